@@ -1,0 +1,23 @@
+#ifndef SWITCHYARD_LIBS_MODEL_EXPERT_WEIGHTS_H_
+#define SWITCHYARD_LIBS_MODEL_EXPERT_WEIGHTS_H_
+
+#include <memory>
+
+#include "libs/tensor/tensor_view.h"
+
+namespace switchyard {
+
+// Weights of one SwiGLU feed-forward network: down( silu(gate x) * (up x) ). Used for routed experts,
+// the shared expert and dense layers.
+//
+// Any thread; the views live while `owner` does (a mapped checkpoint or a repacked copy).
+struct ExpertWeights {
+  MatrixView gate;  // [intermediate, hidden]
+  MatrixView up;    // [intermediate, hidden]
+  MatrixView down;  // [hidden, intermediate]
+  std::shared_ptr<const void> owner;
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_LIBS_MODEL_EXPERT_WEIGHTS_H_
