@@ -1,12 +1,14 @@
 #ifndef SWITCHYARD_LIBS_BASE_BOUNDED_QUEUE_H_
 #define SWITCHYARD_LIBS_BASE_BOUNDED_QUEUE_H_
 
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <mutex>
 #include <optional>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace switchyard {
@@ -14,7 +16,7 @@ namespace switchyard {
 // BoundedQueue hands values from any thread to one consumer. A full queue is an answer (TryPush
 // returns false), never growth.
 //
-// Any thread.
+// Any thread. Uses std::mutex because the packaged absl::Mutex is opaque to ThreadSanitizer.
 template <typename T>
 class BoundedQueue {
  public:
@@ -22,50 +24,54 @@ class BoundedQueue {
 
   // False when full or closed; `value` is then untouched.
   [[nodiscard]] bool TryPush(T&& value) {
-    absl::MutexLock lock(&mutex_);
-    if (closed_ || values_.size() >= capacity_) {
-      return false;
+    {
+      const std::lock_guard lock(mutex_);
+      if (closed_ || values_.size() >= capacity_) {
+        return false;
+      }
+      values_.push_back(std::move(value));
     }
-    values_.push_back(std::move(value));
+    changed_.notify_one();
     return true;
   }
 
   std::optional<T> TryPop() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return PopLocked();
   }
 
   // Waits until there is a value, the queue is closed, or `timeout` passes.
   std::optional<T> PopWithTimeout(absl::Duration timeout) {
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(this, &BoundedQueue::HasValueOrClosed), timeout);
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
+                      [this] { return closed_ || !values_.empty(); });
     return PopLocked();
   }
 
   // Refuses further pushes; values already queued can still be popped.
   void Close() {
-    absl::MutexLock lock(&mutex_);
-    closed_ = true;
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = true;
+    }
+    changed_.notify_all();
   }
 
   bool closed() const {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return closed_;
   }
 
   size_t size() const {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return values_.size();
   }
 
   size_t capacity() const { return capacity_; }
 
  private:
-  bool HasValueOrClosed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return closed_ || !values_.empty();
-  }
-
-  std::optional<T> PopLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // Called with the lock held.
+  std::optional<T> PopLocked() {
     if (values_.empty()) {
       return std::nullopt;
     }
@@ -75,9 +81,10 @@ class BoundedQueue {
   }
 
   const size_t capacity_;
-  mutable absl::Mutex mutex_;
-  std::deque<T> values_ ABSL_GUARDED_BY(mutex_);
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<T> values_;  // Guarded by mutex_.
+  bool closed_ = false;   // Guarded by mutex_.
 };
 
 }  // namespace switchyard

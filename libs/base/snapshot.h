@@ -2,9 +2,8 @@
 #define SWITCHYARD_LIBS_BASE_SNAPSHOT_H_
 
 #include <memory>
+#include <mutex>
 #include <utility>
-
-#include "absl/synchronization/mutex.h"
 
 namespace switchyard {
 
@@ -19,18 +18,18 @@ class Snapshot {
 
   // May be null before the first Set.
   std::shared_ptr<const T> Get() const {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return value_;
   }
 
   void Set(std::shared_ptr<const T> value) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     value_.swap(value);
   }
 
  private:
-  mutable absl::Mutex mutex_;
-  std::shared_ptr<const T> value_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;
+  std::shared_ptr<const T> value_;  // Guarded by mutex_.
 };
 
 }  // namespace switchyard
