@@ -79,7 +79,7 @@ class Transport {
   // Set once, before anything else; must outlive the transport or be reset to null before it dies.
   virtual void SetHandler(TransportHandler* handler) = 0;
 
-  // Starts to accept connections. `address` is "host:port" ("127.0.0.1:0", "[::1]:0"); the answer is
+  // Starts to accept connections. `address` is "host:port" ("127.0.0.1:0", "[fd00::1]:0"); the answer is
   // the bound address with its real port.
   virtual absl::StatusOr<std::string> Listen(const std::string& address) = 0;
 
