@@ -1,0 +1,222 @@
+#include "services/expert-shard/expert_shard.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <unistd.h>
+
+#include "libs/base/log.h"
+#include "libs/base/status.h"
+#include "libs/base/thread_name.h"
+#include "libs/control/placement_convert.h"
+#include "libs/model/numerics_id.h"
+#include "libs/rpc/channel.h"
+#include "libs/transport/ucx_transport.h"
+
+namespace switchyard {
+namespace {
+
+// Progress is reported after so many experts; one is a few hundred KiB in small models, tens of MiB in large ones.
+constexpr uint32_t kExpertsPerReport = 32;
+constexpr Duration kTransportWait = std::chrono::seconds(1);
+
+// Grows with each start of a process on one machine, and is unlikely to repeat across machines.
+Incarnation NewIncarnation(const Clock& clock) {
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(
+                          clock.Now().time_since_epoch())
+                          .count();
+  return Incarnation(static_cast<uint64_t>(micros));
+}
+
+ExpertShape ShapeOf(const ModelSpec& spec) {
+  return {.first_moe_layer = static_cast<uint16_t>(spec.first_moe_layer),
+          .layer_count = static_cast<uint16_t>(spec.layer_count),
+          .expert_count = static_cast<uint16_t>(spec.expert_count)};
+}
+
+}  // namespace
+
+absl::StatusOr<ExpertShardOptions> ReadOptions(const config::v1::ExpertShardConfig& config) {
+  ConfigReader reader("expert_shard");
+  ExpertShardOptions options{
+      .common = ReadCommon(reader, config.common()),
+      .shard = ShardId(reader.Uint("shard", config.shard(), {.max = 65535})),
+      .data_address = ConfigReader::Text(config.data_address(), "127.0.0.1:0"),
+      .advertised_address = config.advertised_address(),
+      .model_dir = reader.Required("model_dir", config.model_dir()),
+      .autoscaler_address = reader.Required("autoscaler_address", config.autoscaler_address()),
+      .transport = ConfigReader::Text(config.transport(), "auto"),
+      .threads =
+          reader.Uint("threads", config.threads(), {.default_value = 1, .min = 1, .max = 256}),
+      .memory_bytes_max = config.memory_bytes_max()};
+  SY_RETURN_IF_ERROR(reader.status());
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<ServiceProcess>> ExpertShard::Make(const std::string& config_path) {
+  config::v1::ExpertShardConfig config;
+  SY_RETURN_IF_ERROR(LoadConfig(config_path, config));
+  SY_ASSIGN_OR_RETURN(ExpertShardOptions options, ReadOptions(config));
+  SY_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(options.model_dir));
+  return std::unique_ptr<ServiceProcess>(
+      new ExpertShard(std::move(options), std::move(checkpoint)));
+}
+
+ExpertShard::ExpertShard(ExpertShardOptions options, Checkpoint checkpoint)
+    : options_(std::move(options)),
+      checkpoint_(std::move(checkpoint)),
+      shape_(ShapeOf(checkpoint_.spec())),
+      incarnation_(NewIncarnation(clock_)),
+      experts_metrics_(registry_),
+      load_progress_ratio_(registry_.MakeGauge("switchyard_shard_load_progress_ratio",
+                                               "Share of the commanded experts loaded.")),
+      memory_bytes_(registry_.MakeGauge("switchyard_shard_memory_bytes",
+                                        "Bytes of expert weights held.", {{"kind", "weights"}})),
+      bank_(shape_),
+      pool_(options_.threads) {}
+
+ExpertShard::~ExpertShard() { Stop(Duration(0)); }
+
+absl::Status ExpertShard::Start() {
+  health_.SetNotReady(Unavailable("waiting for a placement"));
+  SY_RETURN_IF_ERROR(StartDataPlane());
+  SY_RETURN_IF_ERROR(StartAdmin());
+  agent_ = std::make_unique<ShardAgent>(
+      MakeChannel(options_.autoscaler_address),
+      ShardRegistration{.info = {.shard = options_.shard,
+                                 .incarnation = incarnation_,
+                                 .address = options_.advertised_address.empty()
+                                                ? bound_address_
+                                                : options_.advertised_address,
+                                 .memory_bytes = options_.memory_bytes_max},
+                        .model_digest = checkpoint_.digest(),
+                        .numerics_id = NumericsId(checkpoint_.spec()),
+                        .shape = shape_,
+                        .expert_bytes = checkpoint_.expert_bytes()},
+      *this);
+  agent_->Start();
+  SY_LOG_INFO("shard started shard={} incarnation={} data={} transport={} kernels={}", options_.shard,
+              incarnation_, bound_address_, transport_->description(),
+              NameOf(BestKernels().instruction_set));
+  return absl::OkStatus();
+}
+
+void ExpertShard::Stop(Duration /*drain*/) {
+  if (agent_ != nullptr) {
+    agent_->Stop();
+  }
+  stopping_.store(true);
+  if (transport_thread_.joinable()) {
+    transport_->Wake();
+    transport_thread_.join();
+  }
+  admin_.reset();
+}
+
+Duration ExpertShard::drain_max() const {
+  return std::chrono::seconds(options_.common.drain_seconds_max);
+}
+
+absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
+                                 const std::function<void(uint32_t)>& progress) {
+  SY_LOG_INFO("loading epoch={} experts={}", epoch, experts.size());
+  uint32_t loaded_count = 0;
+  for (const uint32_t flat_index : experts) {
+    SY_ASSIGN_OR_RETURN(const LayerExpert which, FromFlatIndex(shape_, flat_index));
+    if (bank_.Find(which.layer, which.expert) == nullptr) {
+      SY_ASSIGN_OR_RETURN(ExpertWeights weights,
+                          checkpoint_.LoadExpert(which.layer, which.expert));
+      SY_RETURN_IF_ERROR(bank_.Load(which.layer, which.expert,
+                                    std::make_shared<const ExpertWeights>(std::move(weights))));
+    }
+    ++loaded_count;
+    if (loaded_count % kExpertsPerReport == 0) {
+      progress(loaded_count);
+    }
+    load_progress_ratio_.Set(static_cast<double>(loaded_count) /
+                             static_cast<double>(experts.size()));
+  }
+  memory_bytes_.Set(static_cast<double>(bank_.resident_count()) *
+                    static_cast<double>(checkpoint_.expert_bytes()));
+  return absl::OkStatus();
+}
+
+void ExpertShard::OnActive(EpochId epoch, const std::vector<uint32_t>& experts) {
+  // Experts that moved away stay resident: routers may still hold the older epoch, and the weights are
+  // a clean memory map that the kernel can reclaim.
+  newest_epoch_.store(epoch.value());
+  transport_->Wake();
+  health_.SetReady();
+  SY_LOG_INFO("epoch active epoch={} experts={} resident={}", epoch, experts.size(),
+              bank_.resident_count());
+}
+
+absl::Status ExpertShard::StartDataPlane() {
+  const std::vector<std::pair<std::string, UcxOptions::Mode>> modes = {
+      {"auto", UcxOptions::Mode::kAuto},
+      {"tcp", UcxOptions::Mode::kTcp},
+      {"shm", UcxOptions::Mode::kShm}};
+  const auto mode = std::find_if(modes.begin(), modes.end(), [this](const auto& candidate) {
+    return candidate.first == options_.transport;
+  });
+  if (mode == modes.end()) {
+    return InvalidArgument("config expert_shard.transport: \"{}\" is none of auto, tcp, shm",
+                           options_.transport);
+  }
+  SY_ASSIGN_OR_RETURN(transport_, CreateUcxTransport({.mode = mode->second}, TransportLimits{}));
+  server_ = std::make_unique<ExpertServer>(
+      ExpertServerOptions{.shard = options_.shard,
+                          .incarnation = incarnation_,
+                          .model_digest = checkpoint_.digest(),
+                          .numerics_id = NumericsId(checkpoint_.spec()),
+                          .hidden_size = checkpoint_.spec().hidden_size,
+                          .row_dtype = WireRowDtype(checkpoint_.spec())},
+      *transport_, bank_, BestKernels(), pool_, clock_, experts_metrics_);
+  SY_ASSIGN_OR_RETURN(bound_address_, transport_->Listen(options_.data_address));
+  transport_thread_ = std::thread([this] { RunTransportThread(); });
+  return absl::OkStatus();
+}
+
+absl::Status ExpertShard::StartAdmin() {
+  SY_ASSIGN_OR_RETURN(admin_, AdminServer::Start(options_.common.admin_address, registry_, health_,
+                                                 [this] { return StatusJson(); }));
+  return WriteAddressFile(options_.common.address_file, options_.common.name,
+                          {{"admin", admin_->address()}, {"data", bound_address_}});
+}
+
+void ExpertShard::RunTransportThread() {
+  SetThreadName("ucx-0");
+  uint64_t told_epoch = 0;
+  while (!stopping_.load()) {
+    bool busy = transport_->Progress();
+    busy |= server_->RunQueued();
+    const uint64_t newest = newest_epoch_.load();
+    if (newest != told_epoch) {
+      server_->SetNewestEpoch(EpochId(newest));
+      told_epoch = newest;
+    }
+    if (!busy) {
+      transport_->Wait(kTransportWait);
+      server_->RunQueued();
+    }
+  }
+  server_.reset();
+  transport_.reset();
+}
+
+std::string ExpertShard::StatusJson() const {
+  return boost::json::serialize(boost::json::object{{"name", options_.common.name},
+                                                    {"role", "expert-shard"},
+                                                    {"pid", ::getpid()},
+                                                    {"shard", options_.shard.value()},
+                                                    {"epoch", newest_epoch_.load()},
+                                                    {"resident_experts", bank_.resident_count()}});
+}
+
+}  // namespace switchyard
