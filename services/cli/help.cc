@@ -1,0 +1,90 @@
+#include "services/cli/help.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "services/cli/commands.h"
+
+namespace switchyard {
+namespace {
+
+constexpr char kOverview[] =
+    R"(switchyard serves mixture-of-experts models with attention and experts in separate processes
+
+  switchyard up --model DIR     start a gateway, routers, expert shards and the autoscaler here
+  switchyard status [--json]    what runs, where, and whether it is ready
+  switchyard chat               talk to the model
+  switchyard kill PROCESS       kill one process and see what happens to open streams
+  switchyard inspect DIR        what a model directory holds
+  switchyard down               stop what 'up' started
+  switchyard COMMAND --help     the options of a command
+  switchyard --version
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (status).
+)";
+
+const std::map<std::string, const char*>& Texts() {
+  static const std::map<std::string, const char*> kTexts = {
+      {"up", R"(switchyard up --model DIR [options]: start everything on this machine
+
+  --model DIR         Hugging Face directory (config.json, safetensors, tokenizer.json)
+  --shards N          expert shards, 1 to 64 (2)
+  --routers N         routers, 1 to 16 (1)
+  --replicas N        copies of each expert on different shards, 1 to 16 (1)
+  --port P            port of the API; 0 picks one (8080)
+  --host H            address of the API (127.0.0.1); others than loopback need --api-keys
+  --api-keys FILE     lines "name sha256:HEX"; requests need one of the keys
+  --served-name NAME  name of the model in the API; may be given again (the directory's name)
+  --threads N         compute threads of each router and shard (1)
+  --micro-batches N   1 or 2 (1)
+  --step-tokens N     tokens per step at most
+  --chunk-tokens N    tokens of one prompt chunk at most
+  --cache-blocks N    blocks of the latent cache of each router
+  --transport T       auto, tcp or shm between routers and shards (auto)
+  --state-dir DIR     logs, configuration, placement ($XDG_STATE_HOME/switchyard or ~/.local/state/switchyard)
+  --ready-seconds N   give up when not ready by then (600)
+  --detach            return when ready, leave everything running
+
+Without --detach it stays in the foreground; Ctrl-C stops everything in good order.
+)"},
+      {"down", R"(switchyard down [--state-dir DIR]: stop what 'up' started, gateway first
+
+Open streams get up to 10 s to finish. Exit code 0 also when nothing ran.
+)"},
+      {"status", R"(switchyard status [--json] [--state-dir DIR]: what runs here
+
+  --json   machine-readable; the form is in docs/cli.md. Exit code 3 when not ready.
+)"},
+      {"kill", R"(switchyard kill PROCESS [--state-dir DIR]: the chaos demo
+
+Kills PROCESS (a name from 'switchyard status') with SIGKILL, waits until the supervisor has brought it
+back and the API is ready again, and reports what happened to the requests that were open.
+)"},
+      {"chat", R"(switchyard chat [--url URL] [--api-key KEY] [--system TEXT] [--max-tokens N] [--state-dir DIR]
+
+Reads lines, prints answers as they come; an empty line or Ctrl-D ends it. Without --url it talks to the
+fleet of the state dir.
+)"},
+      {"inspect", R"(switchyard inspect DIR [--shards N]: architecture, parameters and bytes per process
+)"}};
+  return kTexts;
+}
+
+}  // namespace
+
+bool AsksForHelp(const std::vector<std::string>& words) {
+  return std::any_of(words.begin(), words.end(), [](const std::string& word) {
+    return word == "--help" || word == "-h";
+  });
+}
+
+int PrintHelp(const std::string& command) {
+  const auto it = Texts().find(command);
+  std::fputs(it == Texts().end() ? kOverview : it->second, stdout);
+  return kExitOk;
+}
+
+}  // namespace switchyard
