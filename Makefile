@@ -1,0 +1,81 @@
+# The one front door. `make` prints this help from the comments below.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+JOBS ?= $(shell nproc)
+
+.PHONY: help
+help:  ## print this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup:  ## install what is missing (Debian packages, Rust crates, Python environment)
+	tools/setup.sh --tests
+
+.PHONY: build
+build:  ## build the programs into build/bin
+	tools/setup.sh
+	cmake --preset release
+	ninja -j $(JOBS) -C build switchyard switchyard-gateway switchyard-router switchyard-expert-shard switchyard-autoscaler
+
+.PHONY: run
+run: build  ## start everything on this machine with the demo model and stream a completion
+	tools/run_demo.sh
+
+.PHONY: stop
+stop:  ## stop what `make run` started
+	build/bin/switchyard down --state-dir build/run
+
+.PHONY: test
+test:  ## install what is missing, build, run every check and test
+	tools/test.sh
+
+.PHONY: unit
+unit:  ## build and run the unit tests only
+	cmake --preset release
+	ninja -j $(JOBS) -C build
+	ctest --test-dir build --output-on-failure -j $(JOBS) -LE 'integration|slow'
+
+.PHONY: sim
+sim:  ## simulated transport under seeds: make sim SEED=7
+	cmake --preset release
+	ninja -j $(JOBS) -C build dispatch_sim_test
+	cd build && SY_SEED=$(SEED) bin/dispatch_sim_test
+
+.PHONY: asan
+asan:  ## build with AddressSanitizer and UBSan and run the tests
+	cmake --preset asan
+	ninja -j $(JOBS) -C build/asan
+	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -LE 'integration|slow'
+
+.PHONY: tsan
+tsan:  ## build the in-process libs with ThreadSanitizer and run their tests
+	cmake --preset tsan
+	ninja -j $(JOBS) -C build/tsan
+	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -LE 'integration|slow'
+
+.PHONY: fuzz
+fuzz:  ## run each fuzz target for T seconds (20)
+	cmake --preset fuzz -DSY_FUZZ_SECONDS=$(or $(T),20)
+	ninja -j $(JOBS) -C build/fuzz
+	ctest --test-dir build/fuzz --output-on-failure -L fuzz
+
+.PHONY: lint
+lint:  ## house rules, formatting, generated documents, clang-tidy on changed files
+	tools/lint.sh --tidy
+
+.PHONY: format
+format:  ## format all sources in place
+	.venv/bin/clang-format -i $$(git ls-files --cached --others --exclude-standard '*.h' '*.cc')
+
+.PHONY: docs
+docs:  ## write docs/config.md and docs/metrics.md anew
+	python3 tools/gen_docs.py
+
+.PHONY: bench
+bench:  ## run the micro benchmarks
+	cmake --preset release
+	ninja -j $(JOBS) -C build kernels_bench dispatch_bench transport_bench scheduler_bench
+	for bench in kernels dispatch transport scheduler; do build/bin/$${bench}_bench --benchmark_min_time=0.2; done
+
+.PHONY: clean
+clean:  ## remove what was built
+	rm -rf build .venv
