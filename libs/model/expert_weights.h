@@ -7,8 +7,8 @@
 
 namespace switchyard {
 
-// Weights of one SwiGLU feed-forward network: down( silu(gate x) * (up x) ). Used for routed experts,
-// the shared expert and dense layers.
+// Weights of one SwiGLU feed-forward network: down( silu(gate x) * (up x) ). Used for routed
+// experts, the shared expert and dense layers.
 //
 // Any thread; the views live while `owner` does (a mapped checkpoint or a repacked copy).
 struct ExpertWeights {

@@ -27,32 +27,35 @@ struct YarnSpec {
 //
 // Any thread: a value. All sizes are element counts.
 struct ModelSpec {
-  std::string model_type;           // "deepseek_v3"
+  std::string model_type;  // "deepseek_v3"
   uint32_t vocab_size = 0;
   uint32_t hidden_size = 0;
   uint32_t layer_count = 0;
-  uint32_t first_moe_layer = 0;     // first_k_dense_replace
+  uint32_t first_moe_layer = 0;  // first_k_dense_replace
   uint32_t dense_intermediate_size = 0;
   uint32_t expert_intermediate_size = 0;
-  uint32_t expert_count = 0;        // Routed experts per MoE layer.
-  uint32_t shared_expert_count = 0;  // Fused into one FFN of shared_expert_count * expert_intermediate_size.
+  uint32_t expert_count = 0;  // Routed experts per MoE layer.
+  uint32_t shared_expert_count =
+      0;  // Fused into one FFN of shared_expert_count * expert_intermediate_size.
   uint32_t top_k = 0;
   uint32_t group_count = 1;
   uint32_t top_k_groups = 1;
   bool norm_top_k = true;
   float routed_scaling_factor = 1.0F;
   uint32_t head_count = 0;
-  uint32_t q_lora_rank = 0;         // 0: q has no low rank.
+  uint32_t q_lora_rank = 0;  // 0: q has no low rank.
   uint32_t kv_lora_rank = 0;
-  uint32_t nope_dim = 0;            // qk_nope_head_dim
-  uint32_t rope_dim = 0;            // qk_rope_head_dim
-  uint32_t value_dim = 0;           // v_head_dim
+  uint32_t nope_dim = 0;   // qk_nope_head_dim
+  uint32_t rope_dim = 0;   // qk_rope_head_dim
+  uint32_t value_dim = 0;  // v_head_dim
   bool attention_bias = false;
   float rms_norm_epsilon = 1e-6F;
+  // Of q_a_norm and kv_a_norm: the published code leaves them at 1e-6 whatever rms_norm_eps says.
+  float latent_norm_epsilon = 1e-6F;
   double rope_theta = 10000.0;
   bool rope_interleaved = true;
   std::optional<YarnSpec> yarn;
-  uint32_t positions_max = 0;       // max_position_embeddings
+  uint32_t positions_max = 0;  // max_position_embeddings
   bool tied_embeddings = false;
   Dtype weight_dtype = Dtype::kBf16;  // torch_dtype / dtype of the checkpoint.
 
@@ -63,8 +66,8 @@ struct ModelSpec {
 
   bool IsMoeLayer(uint32_t layer) const { return layer >= first_moe_layer; }
 
-  // Parses and validates. InvalidArgument names the field ("config.json: num_experts_per_tok 9 > n_routed_experts 8"),
-  // also for features of the family that are not supported.
+  // Parses and validates. InvalidArgument names the field ("config.json: num_experts_per_tok 9 >
+  // n_routed_experts 8"), also for features of the family that are not supported.
   static absl::StatusOr<ModelSpec> FromConfigJson(std::string_view json);
   static absl::StatusOr<ModelSpec> Load(const std::string& model_dir);
 };

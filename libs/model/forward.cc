@@ -1,0 +1,72 @@
+#include "libs/model/forward.h"
+
+#include <array>
+
+#include "libs/base/check.h"
+#include "libs/model/internal/widen.h"
+
+namespace switchyard {
+
+void EmbedRows(const RouterWeights& weights, std::span<const TokenId> tokens, float* out,
+               uint32_t hidden_size) {
+  SY_CHECK(weights.embedding.columns == hidden_size);
+  for (const TokenId token : tokens) {
+    SY_CHECK(token < weights.embedding.rows);
+    const MatrixView row = weights.embedding.RowSlice(token, 1);
+    internal::WidenToF32(row.data, row.dtype, hidden_size, out);
+    out += hidden_size;
+  }
+}
+
+void NormRows(const Kernels& kernels, const NormArgs& args) {
+  const size_t hidden = args.weight.size();
+  for (size_t row = 0; row < args.row_count; ++row) {
+    kernels.rms_norm(args.x + row * hidden, args.weight.data(), args.epsilon, args.y + row * hidden,
+                     hidden);
+  }
+}
+
+void RunFfn(const Kernels& kernels, ComputePool& pool, const FfnArgs& args) {
+  if (args.row_count == 0) {
+    return;
+  }
+  const std::array<FfnGroup, 1> groups = {{{.gate = args.weights.gate,
+                                            .up = args.weights.up,
+                                            .down = args.weights.down,
+                                            .first_row = 0,
+                                            .row_count = args.row_count}}};
+  GroupedFfn(kernels, pool,
+             {.groups = groups,
+              .x = args.x,
+              .hidden_size = args.weights.gate.columns,
+              .intermediate_size = args.weights.gate.rows,
+              .y = args.y,
+              .scratch = args.scratch});
+}
+
+void RunHead(const Kernels& kernels, ComputePool& pool, const HeadArgs& args) {
+  if (args.row_count == 0) {
+    return;
+  }
+  const size_t hidden = args.spec.hidden_size;
+  if (args.scratch->size() < args.row_count * hidden) {
+    args.scratch->resize(args.row_count * hidden);
+  }
+  NormRows(kernels, {.weight = args.weights.final_norm,
+                     .epsilon = args.spec.rms_norm_epsilon,
+                     .x = args.x,
+                     .row_count = args.row_count,
+                     .y = args.scratch->data()});
+  ParallelGemm(kernels, pool,
+               {.x = args.scratch->data(),
+                .x_stride = hidden,
+                .row_count = args.row_count,
+                .w = args.weights.head,
+                .bias = nullptr,
+                .y = args.logits,
+                .y_stride = args.spec.vocab_size,
+                .column_begin = 0,
+                .column_end = args.spec.vocab_size});
+}
+
+}  // namespace switchyard

@@ -1,0 +1,315 @@
+#ifndef SWITCHYARD_LIBS_MODEL_INTERNAL_MLA_WALK_H_
+#define SWITCHYARD_LIBS_MODEL_INTERNAL_MLA_WALK_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "libs/kernels/kernels.h"
+#include "libs/kvcache/kv_storage.h"
+#include "libs/model/mla_attention.h"
+#include "libs/model/model_spec.h"
+
+namespace switchyard::internal {
+
+// Keys are taken in blocks of this many positions, aligned to absolute positions. Part of the
+// numerics: softmax is rescaled once per block.
+inline constexpr uint32_t kKeyBlock = 64;
+
+// Work memory of one tile. One owner while leased.
+struct MlaScratch {
+  std::vector<float> latents;       // [kKeyBlock][kv_lora_rank], widened from the cache.
+  std::vector<float> keys;          // [kKeyBlock][qk_dim] of one head.
+  std::vector<float> block_values;  // [kKeyBlock][value_dim] of one head.
+  std::vector<float> scores;        // [rows or heads][kKeyBlock]
+  std::vector<float> largest;       // [rows or heads] running maximum.
+  std::vector<float> sums;          // [rows or heads] running sum of exponentials.
+};
+
+// ScratchStack keeps work memory between tiles: as many as threads ever used at once. Any thread
+// (std::mutex, because the packaged absl::Mutex is opaque to ThreadSanitizer).
+class ScratchStack {
+ public:
+  std::unique_ptr<MlaScratch> Take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        std::unique_ptr<MlaScratch> scratch = std::move(free_.back());
+        free_.pop_back();
+        return scratch;
+      }
+    }
+    return std::make_unique<MlaScratch>();
+  }
+
+  void Return(std::unique_ptr<MlaScratch> scratch) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(scratch));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<MlaScratch>> free_;  // Guarded by mutex_.
+};
+
+// Work memory for the time of a scope. One owner; the stack outlives it.
+class ScratchLease {
+ public:
+  explicit ScratchLease(ScratchStack& stack) : stack_(stack), scratch_(stack.Take()) {}
+
+  ScratchLease(const ScratchLease&) = delete;
+  ScratchLease& operator=(const ScratchLease&) = delete;
+
+  ~ScratchLease() { stack_.Return(std::move(scratch_)); }
+
+  MlaScratch& operator*() { return *scratch_; }
+
+ private:
+  ScratchStack& stack_;
+  std::unique_ptr<MlaScratch> scratch_;
+};
+
+// Rows of kv_b_proj that make the non-rotary key of one head from a latent.
+inline MatrixView KeyWeights(const ModelSpec& spec, const MatrixView& kv_b, uint32_t head) {
+  return kv_b.RowSlice(head * (spec.nope_dim + spec.value_dim), spec.nope_dim);
+}
+
+// Rows of kv_b_proj that make the value of one head from a latent.
+inline MatrixView ValueWeights(const ModelSpec& spec, const MatrixView& kv_b, uint32_t head) {
+  return kv_b.RowSlice(head * (spec.nope_dim + spec.value_dim) + spec.nope_dim, spec.value_dim);
+}
+
+// Prompt rows of one sequence and one head.
+struct ExpandedTile {
+  std::span<const AttentionRow> rows;  // Ascending positions of one sequence.
+  MatrixView kv_b;
+  uint32_t head = 0;
+  const float* queries = nullptr;  // [row][qk_dim], stride query_stride.
+  size_t query_stride = 0;
+  float* values = nullptr;  // [row][value_dim], stride value_stride.
+  size_t value_stride = 0;
+};
+
+// One generated row and some adjacent heads.
+struct AbsorbedTile {
+  const AttentionRow& row;
+  uint32_t head_count = 0;
+  const float* latent_queries = nullptr;  // [head][latent_dim]
+  float* latent_values = nullptr;         // [head][kv_lora_rank]
+};
+
+// MlaWalk passes over the cached rows of a sequence in ascending key blocks with an online softmax.
+// Per block and query: new maximum, exponentials against it and their sum, old sum and accumulator
+// times exp(old maximum - new maximum), then the block's values added key by key.
+//
+// Any thread; it only refers to what its maker owns.
+struct MlaWalk {
+  const ModelSpec& spec;
+  const Kernels& kernels;
+  const KvStorage& cache;
+  uint32_t layer_index = 0;
+
+  void Expanded(const ExpandedTile& tile, MlaScratch& scratch) const {
+    const auto row_count = static_cast<uint32_t>(tile.rows.size());
+    Reset(scratch, row_count);
+    scratch.latents.resize(size_t{kKeyBlock} * spec.kv_lora_rank);
+    scratch.keys.resize(size_t{kKeyBlock} * spec.qk_dim());
+    scratch.block_values.resize(size_t{kKeyBlock} * spec.value_dim);
+    for (uint32_t row = 0; row < row_count; ++row) {
+      std::fill_n(tile.values + row * tile.value_stride, spec.value_dim, 0.0F);
+    }
+    const uint32_t key_end = tile.rows.back().position + 1;
+    uint32_t first_row = 0;  // The first row that sees this block.
+    for (uint32_t begin = 0; begin < key_end; begin += kKeyBlock) {
+      const uint32_t key_count = std::min(kKeyBlock, key_end - begin);
+      while (tile.rows[first_row].position < begin) {
+        ++first_row;
+      }
+      ExpandBlock(tile, begin, key_count, scratch);
+      AddExpandedBlock(tile, first_row, begin, key_count, scratch);
+    }
+    for (uint32_t row = 0; row < row_count; ++row) {
+      kernels.scale(1.0F / scratch.sums[row], tile.values + row * tile.value_stride,
+                    spec.value_dim);
+    }
+  }
+
+  void Absorbed(const AbsorbedTile& tile, MlaScratch& scratch) const {
+    Reset(scratch, tile.head_count);
+    const size_t rank = spec.kv_lora_rank;
+    std::fill_n(tile.latent_values, tile.head_count * rank, 0.0F);
+    const uint32_t key_end = tile.row.position + 1;
+    for (uint32_t begin = 0; begin < key_end; begin += kKeyBlock) {
+      const uint32_t key_count = std::min(kKeyBlock, key_end - begin);
+      ForEachStretch(tile.row.blocks, begin, key_count, [&](uint32_t key, const MatrixView& rows) {
+        kernels.gemm({.x = tile.latent_queries,
+                      .x_stride = spec.latent_dim(),
+                      .row_count = tile.head_count,
+                      .w = rows,
+                      .y = scratch.scores.data() + key,
+                      .y_stride = kKeyBlock,
+                      .column_end = rows.rows});
+      });
+      for (uint32_t head = 0; head < tile.head_count; ++head) {
+        AdvanceSoftmax(head, key_count, {tile.latent_values + head * rank, rank}, scratch);
+      }
+      ForEachStretch(tile.row.blocks, begin, key_count, [&](uint32_t key, const MatrixView& rows) {
+        kernels.weighted_sum({.weights = scratch.scores.data() + key,
+                              .weight_stride = kKeyBlock,
+                              .row_count = tile.head_count,
+                              .term_count = rows.rows,
+                              .x = rows.data,
+                              .dtype = rows.dtype,
+                              .x_stride = rows.columns,
+                              .y = tile.latent_values,
+                              .y_stride = rank,
+                              .count = rank});
+      });
+    }
+    for (uint32_t head = 0; head < tile.head_count; ++head) {
+      kernels.scale(1.0F / scratch.sums[head], tile.latent_values + head * rank, rank);
+    }
+  }
+
+ private:
+  static void Reset(MlaScratch& scratch, uint32_t query_count) {
+    scratch.scores.resize(size_t{query_count} * kKeyBlock);
+    scratch.largest.assign(query_count, -std::numeric_limits<float>::infinity());
+    scratch.sums.assign(query_count, 0.0F);
+  }
+
+  // Calls visit(key index within [0, count), matrix of cached rows) for each stretch of positions
+  // [begin, begin + count) that lies in one storage block.
+  template <typename Visit>
+  void ForEachStretch(std::span<const BlockId> blocks, uint32_t begin, uint32_t count,
+                      const Visit& visit) const {
+    const uint32_t block_size = cache.layout().block_size;
+    for (uint32_t key = 0; key < count;) {
+      const uint32_t position = begin + key;
+      const uint32_t slot = position % block_size;
+      const uint32_t length = std::min(block_size - slot, count - key);
+      visit(key, MatrixView{.data = cache.Row(layer_index, blocks[position / block_size], slot),
+                            .dtype = cache.layout().dtype,
+                            .rows = length,
+                            .columns = spec.latent_dim()});
+      key += length;
+    }
+  }
+
+  // Scores of one query become its weights in this block; its accumulator is rescaled.
+  void AdvanceSoftmax(uint32_t query, uint32_t key_count, std::span<float> accumulator,
+                      MlaScratch& scratch) const {
+    float* const scores = scratch.scores.data() + size_t{query} * kKeyBlock;
+    const float old_largest = scratch.largest[query];
+    const float largest = std::max(old_largest, kernels.max(scores, key_count));
+    const float sum = kernels.exp_sum(largest, scores, key_count);
+    if (largest != old_largest) {
+      const float shrink = Exp(old_largest - largest);
+      kernels.scale(shrink, accumulator.data(), accumulator.size());
+      scratch.sums[query] *= shrink;
+      scratch.largest[query] = largest;
+    }
+    scratch.sums[query] += sum;
+  }
+
+  // Keys and values of one head from the cached latents.
+  void ExpandBlock(const ExpandedTile& tile, uint32_t begin, uint32_t key_count,
+                   MlaScratch& scratch) const {
+    const size_t rank = spec.kv_lora_rank;
+    const size_t qk_dim = spec.qk_dim();
+    ForEachStretch(
+        tile.rows.back().blocks, begin, key_count, [&](uint32_t key, const MatrixView& rows) {
+          for (uint32_t i = 0; i < rows.rows; ++i) {
+            const void* const row = rows.RowSlice(i, 1).data;
+            const size_t index = key + i;
+            Widen(row, 0, rank, scratch.latents.data() + index * rank);
+            Widen(row, rank, spec.rope_dim, scratch.keys.data() + index * qk_dim + spec.nope_dim);
+          }
+        });
+    GemmArgs args{.x = scratch.latents.data(),
+                  .x_stride = rank,
+                  .row_count = key_count,
+                  .w = KeyWeights(spec, tile.kv_b, tile.head),
+                  .y = scratch.keys.data(),
+                  .y_stride = qk_dim,
+                  .column_end = spec.nope_dim};
+    kernels.gemm(args);
+    args.w = ValueWeights(spec, tile.kv_b, tile.head);
+    args.y = scratch.block_values.data();
+    args.y_stride = spec.value_dim;
+    args.column_end = spec.value_dim;
+    kernels.gemm(args);
+  }
+
+  // Elements [first, first + count) of a cached row as f32.
+  void Widen(const void* row, size_t first, size_t count, float* out) const {
+    if (cache.layout().dtype == Dtype::kBf16) {
+      kernels.bf16_to_f32(static_cast<const uint16_t*>(row) + first, out, count);
+    } else {
+      std::memcpy(out, static_cast<const float*>(row) + first, count * sizeof(float));
+    }
+  }
+
+  void AddExpandedBlock(const ExpandedTile& tile, uint32_t first_row, uint32_t begin,
+                        uint32_t key_count, MlaScratch& scratch) const {
+    const auto row_count = static_cast<uint32_t>(tile.rows.size());
+    kernels.gemm({.x = tile.queries + first_row * tile.query_stride,
+                  .x_stride = tile.query_stride,
+                  .row_count = row_count - first_row,
+                  .w = {.data = scratch.keys.data(),
+                        .dtype = Dtype::kF32,
+                        .rows = key_count,
+                        .columns = spec.qk_dim()},
+                  .y = scratch.scores.data() + size_t{first_row} * kKeyBlock,
+                  .y_stride = kKeyBlock,
+                  .column_end = key_count});
+    const auto keys_of = [&](uint32_t row) {
+      return std::min(key_count, tile.rows[row].position - begin + 1);
+    };
+    for (uint32_t row = first_row; row < row_count; ++row) {
+      AdvanceSoftmax(row, keys_of(row), {tile.values + row * tile.value_stride, spec.value_dim},
+                     scratch);
+    }
+    // Rows share the keys that all of a group see; each then adds the rest of its own. Either way a
+    // row's terms are added one by one in ascending order.
+    constexpr uint32_t kGroup = 8;
+    for (uint32_t row = first_row; row < row_count; row += kGroup) {
+      const uint32_t group_end = std::min(row + kGroup, row_count);
+      const uint32_t common = keys_of(row);
+      AddValues(tile, {row, group_end}, {0, common}, scratch);
+      for (uint32_t r = row + 1; r < group_end; ++r) {
+        AddValues(tile, {r, r + 1}, {common, keys_of(r)}, scratch);
+      }
+    }
+  }
+
+  using Range = std::pair<uint32_t, uint32_t>;  // [first, second)
+
+  void AddValues(const ExpandedTile& tile, Range rows, Range keys, MlaScratch& scratch) const {
+    if (keys.first == keys.second) {
+      return;
+    }
+    kernels.weighted_sum(
+        {.weights = scratch.scores.data() + size_t{rows.first} * kKeyBlock + keys.first,
+         .weight_stride = kKeyBlock,
+         .row_count = rows.second - rows.first,
+         .term_count = keys.second - keys.first,
+         .x = scratch.block_values.data() + size_t{keys.first} * spec.value_dim,
+         .dtype = Dtype::kF32,
+         .x_stride = spec.value_dim,
+         .y = tile.values + rows.first * tile.value_stride,
+         .y_stride = tile.value_stride,
+         .count = spec.value_dim});
+  }
+};
+
+}  // namespace switchyard::internal
+
+#endif  // SWITCHYARD_LIBS_MODEL_INTERNAL_MLA_WALK_H_

@@ -1,0 +1,320 @@
+#include "libs/model/testing/tiny_checkpoint.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "libs/base/check.h"
+#include "libs/base/file.h"
+#include "libs/base/rng.h"
+#include "libs/base/status.h"
+#include "libs/model/internal/widen.h"
+#include "libs/model/safetensors.h"
+#include "libs/model/testing/safetensors_writer.h"
+
+namespace switchyard {
+namespace {
+
+constexpr size_t kFileBytesMax = 1U << 30;
+constexpr std::string_view kBiasSuffix = "e_score_correction_bias";
+
+// Adds tensors with random values to the files in turn, and remembers which tensor went where.
+class Builder {
+ public:
+  explicit Builder(const TinyCheckpointOptions& options)
+      : options_(options), rng_(options.seed), files_(options.file_count) {
+    SY_CHECK(options.file_count > 0);
+  }
+
+  // Normal values with standard deviation `sigma` around `mean`.
+  void Add(const std::string& name, const std::vector<uint64_t>& shape, float sigma,
+           float mean = 0.0F) {
+    uint64_t count = 1;
+    for (const uint64_t extent : shape) {
+      count *= extent;
+    }
+    std::vector<float> values(count);
+    for (float& value : values) {
+      value = mean + sigma * Normal();
+    }
+    const bool is_bias = name.ends_with(kBiasSuffix);
+    const size_t file = next_++ % files_.size();
+    files_[file].Add(name, shape, is_bias ? Dtype::kF32 : options_.spec.weight_dtype, values);
+    weight_map_ +=
+        fmt::format("{}\"{}\":\"{}\"", weight_map_.empty() ? "" : ",", name, FileName(file));
+  }
+
+  void Matrix(const std::string& name, uint64_t rows, uint64_t columns) {
+    Add(name + ".weight", {rows, columns}, 1.0F / std::sqrt(static_cast<float>(columns)));
+  }
+
+  void Norm(const std::string& name, uint64_t size) { Add(name + ".weight", {size}, 0.2F, 1.0F); }
+
+  void Bias(const std::string& name, uint64_t size) { Add(name + ".bias", {size}, 0.3F); }
+
+  absl::Status Write(const std::string& dir) const {
+    for (size_t i = 0; i < files_.size(); ++i) {
+      SY_RETURN_IF_ERROR(WriteFileAtomically(dir + "/" + FileName(i), files_[i].Render()));
+    }
+    if (files_.size() == 1) {
+      return absl::OkStatus();
+    }
+    return WriteFileAtomically(
+        dir + "/model.safetensors.index.json",
+        fmt::format("{{\"metadata\":{{}},\"weight_map\":{{{}}}}}", weight_map_));
+  }
+
+ private:
+  std::string FileName(size_t index) const {
+    if (files_.size() == 1) {
+      return "model.safetensors";
+    }
+    return fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, files_.size());
+  }
+
+  // The sum of 12 uniform numbers, less its mean: near enough to normal.
+  float Normal() {
+    float sum = -6.0F;
+    for (int i = 0; i < 12; ++i) {
+      sum += rng_.Unit();
+    }
+    return sum;
+  }
+
+  const TinyCheckpointOptions& options_;
+  Rng rng_;
+  std::vector<SafetensorsWriter> files_;
+  size_t next_ = 0;
+  std::string weight_map_;
+};
+
+void AddFfn(Builder& builder, const std::string& prefix, uint64_t hidden, uint64_t intermediate) {
+  builder.Matrix(prefix + "gate_proj", intermediate, hidden);
+  builder.Matrix(prefix + "up_proj", intermediate, hidden);
+  builder.Matrix(prefix + "down_proj", hidden, intermediate);
+}
+
+void AddAttention(Builder& builder, const std::string& prefix, const ModelSpec& spec) {
+  const uint64_t hidden = spec.hidden_size;
+  const uint64_t query_rows = uint64_t{spec.head_count} * spec.qk_dim();
+  if (spec.q_lora_rank == 0) {
+    builder.Matrix(prefix + "q_proj", query_rows, hidden);
+  } else {
+    builder.Matrix(prefix + "q_a_proj", spec.q_lora_rank, hidden);
+    builder.Norm(prefix + "q_a_layernorm", spec.q_lora_rank);
+    builder.Matrix(prefix + "q_b_proj", query_rows, spec.q_lora_rank);
+  }
+  builder.Matrix(prefix + "kv_a_proj_with_mqa", spec.latent_dim(), hidden);
+  builder.Norm(prefix + "kv_a_layernorm", spec.kv_lora_rank);
+  builder.Matrix(prefix + "kv_b_proj", uint64_t{spec.head_count} * (spec.nope_dim + spec.value_dim),
+                 spec.kv_lora_rank);
+  builder.Matrix(prefix + "o_proj", hidden, uint64_t{spec.head_count} * spec.value_dim);
+  if (spec.attention_bias) {
+    if (spec.q_lora_rank != 0) {
+      builder.Bias(prefix + "q_a_proj", spec.q_lora_rank);
+    }
+    builder.Bias(prefix + "kv_a_proj_with_mqa", spec.latent_dim());
+    builder.Bias(prefix + "o_proj", hidden);
+  }
+}
+
+void AddMoe(Builder& builder, const std::string& prefix, const TinyCheckpointOptions& options) {
+  const ModelSpec& spec = options.spec;
+  const uint64_t hidden = spec.hidden_size;
+  const uint64_t intermediate = spec.expert_intermediate_size;
+  builder.Matrix(prefix + "gate", spec.expert_count, hidden);
+  builder.Add(fmt::format("{}gate.{}", prefix, kBiasSuffix), {spec.expert_count}, 0.1F);
+  if (spec.shared_expert_count > 0) {
+    AddFfn(builder, prefix + "shared_experts.", hidden, spec.shared_expert_count * intermediate);
+  }
+  if (options.fused_experts) {
+    builder.Add(prefix + "experts.gate_up_proj", {spec.expert_count, 2 * intermediate, hidden},
+                1.0F / std::sqrt(static_cast<float>(hidden)));
+    builder.Add(prefix + "experts.down_proj", {spec.expert_count, hidden, intermediate},
+                1.0F / std::sqrt(static_cast<float>(intermediate)));
+    return;
+  }
+  for (uint32_t e = 0; e < spec.expert_count; ++e) {
+    AddFfn(builder, fmt::format("{}experts.{}.", prefix, e), hidden, intermediate);
+  }
+}
+
+std::string_view TorchName(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return "float32";
+    case Dtype::kBf16:
+      return "bfloat16";
+    case Dtype::kF16:
+      return "float16";
+  }
+  return "";
+}
+
+std::string RopeScalingJson(const ModelSpec& spec) {
+  if (!spec.yarn.has_value()) {
+    return "null";
+  }
+  const YarnSpec& yarn = *spec.yarn;
+  return fmt::format(
+      R"({{"type": "yarn", "factor": {}, "original_max_position_embeddings": {}, "beta_fast": {},
+    "beta_slow": {}, "mscale": {}, "mscale_all_dim": {}}})",
+      yarn.factor, static_cast<uint64_t>(yarn.original_max_positions), yarn.beta_fast,
+      yarn.beta_slow, yarn.mscale, yarn.mscale_all_dim);
+}
+
+std::string ConfigJson(const ModelSpec& spec) {
+  std::string json = "{\n  \"architectures\": [\"DeepseekV3ForCausalLM\"],\n";
+  const auto field = [&json](std::string_view name, const auto& value) {
+    json += fmt::format("  \"{}\": {},\n", name, value);
+  };
+  field("vocab_size", spec.vocab_size);
+  field("hidden_size", spec.hidden_size);
+  field("intermediate_size", spec.dense_intermediate_size);
+  field("moe_intermediate_size", spec.expert_intermediate_size);
+  field("num_hidden_layers", spec.layer_count);
+  field("first_k_dense_replace", spec.first_moe_layer);
+  field("num_attention_heads", spec.head_count);
+  field("num_key_value_heads", spec.head_count);
+  field("n_routed_experts", spec.expert_count);
+  field("n_shared_experts", spec.shared_expert_count);
+  field("num_experts_per_tok", spec.top_k);
+  field("n_group", spec.group_count);
+  field("topk_group", spec.top_k_groups);
+  field("norm_topk_prob", spec.norm_top_k);
+  field("routed_scaling_factor", spec.routed_scaling_factor);
+  field("q_lora_rank", spec.q_lora_rank == 0 ? "null" : fmt::format("{}", spec.q_lora_rank));
+  field("kv_lora_rank", spec.kv_lora_rank);
+  field("qk_nope_head_dim", spec.nope_dim);
+  field("qk_rope_head_dim", spec.rope_dim);
+  field("v_head_dim", spec.value_dim);
+  field("attention_bias", spec.attention_bias);
+  field("rms_norm_eps", spec.rms_norm_epsilon);
+  field("rope_theta", spec.rope_theta);
+  field("rope_interleave", spec.rope_interleaved);
+  field("rope_scaling", RopeScalingJson(spec));
+  field("max_position_embeddings", spec.positions_max);
+  field("tie_word_embeddings", spec.tied_embeddings);
+  field("hidden_act", "\"silu\"");
+  field("scoring_func", "\"sigmoid\"");
+  field("topk_method", "\"noaux_tc\"");
+  field("torch_dtype", fmt::format("\"{}\"", TorchName(spec.weight_dtype)));
+  return json + "  \"model_type\": \"deepseek_v3\"\n}\n";
+}
+
+std::vector<float> Widened(const SafetensorsFile& file, const SafetensorsEntry& entry,
+                           Dtype dtype) {
+  std::vector<float> values(entry.byte_size() / BytesOf(dtype));
+  internal::WidenToF32(file.BytesOf(entry).data(), dtype, values.size(), values.data());
+  return values;
+}
+
+absl::Status RewriteFileAsBf16(const std::string& from, const std::string& to) {
+  SY_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(from));
+  SafetensorsWriter writer;
+  for (const auto& [name, entry] : file.index()) {
+    if (entry.dtype != "F32" && entry.dtype != "F16" && entry.dtype != "BF16") {
+      return InvalidArgument("{}: tensor {} has dtype {}", from, name, entry.dtype);
+    }
+    const Dtype source = entry.dtype == "F32"   ? Dtype::kF32
+                         : entry.dtype == "F16" ? Dtype::kF16
+                                                : Dtype::kBf16;
+    const Dtype target = name.ends_with(kBiasSuffix) ? Dtype::kF32 : Dtype::kBf16;
+    writer.Add(name, entry.shape, target, Widened(file, entry, source));
+  }
+  return WriteFileAtomically(to, writer.Render());
+}
+
+}  // namespace
+
+ModelSpec TinyModelSpec() {
+  ModelSpec spec;
+  spec.model_type = "deepseek_v3";
+  spec.vocab_size = 64;
+  spec.hidden_size = 32;
+  spec.layer_count = 3;
+  spec.first_moe_layer = 1;
+  spec.dense_intermediate_size = 48;
+  spec.expert_intermediate_size = 16;
+  spec.expert_count = 8;
+  spec.shared_expert_count = 1;
+  spec.top_k = 3;
+  spec.group_count = 4;
+  spec.top_k_groups = 2;
+  spec.norm_top_k = true;
+  spec.routed_scaling_factor = 1.5F;
+  spec.head_count = 4;
+  spec.q_lora_rank = 24;
+  spec.kv_lora_rank = 16;
+  spec.nope_dim = 12;
+  spec.rope_dim = 8;
+  spec.value_dim = 10;
+  spec.positions_max = 512;
+  spec.weight_dtype = Dtype::kF32;
+  return spec;
+}
+
+absl::Status WriteTinyCheckpoint(const TinyCheckpointOptions& options, const std::string& dir) {
+  const ModelSpec& spec = options.spec;
+  Builder builder(options);
+  builder.Add("model.embed_tokens.weight", {spec.vocab_size, spec.hidden_size},
+              spec.tied_embeddings ? 1.0F / std::sqrt(static_cast<float>(spec.hidden_size)) : 1.0F);
+  for (uint32_t i = 0; i < spec.layer_count; ++i) {
+    const std::string prefix = fmt::format("model.layers.{}.", i);
+    builder.Norm(prefix + "input_layernorm", spec.hidden_size);
+    builder.Norm(prefix + "post_attention_layernorm", spec.hidden_size);
+    AddAttention(builder, prefix + "self_attn.", spec);
+    if (spec.IsMoeLayer(i)) {
+      AddMoe(builder, prefix + "mlp.", options);
+    } else {
+      AddFfn(builder, prefix + "mlp.", spec.hidden_size, spec.dense_intermediate_size);
+    }
+  }
+  builder.Norm("model.norm", spec.hidden_size);
+  if (!spec.tied_embeddings) {
+    builder.Matrix("lm_head", spec.vocab_size, spec.hidden_size);
+  }
+  SY_RETURN_IF_ERROR(builder.Write(dir));
+  return WriteFileAtomically(dir + "/config.json", ConfigJson(spec));
+}
+
+absl::Status RewriteCheckpointAsBf16(const std::string& from, const std::string& to) {
+  std::error_code error;
+  for (const auto& each : std::filesystem::directory_iterator(from, error)) {
+    const std::string name = each.path().filename().string();
+    if (name.ends_with(".safetensors") && name.starts_with("model")) {
+      SY_RETURN_IF_ERROR(RewriteFileAsBf16(each.path().string(), to + "/" + name));
+    } else if (name == "config.json" || name == "model.safetensors.index.json") {
+      SY_ASSIGN_OR_RETURN(std::string text, ReadFile(each.path().string(), kFileBytesMax));
+      for (const std::string_view dtype : {"\"float32\"", "\"float16\""}) {
+        if (const size_t at = text.find(dtype); at != std::string::npos) {
+          text.replace(at, dtype.size(), "\"bfloat16\"");
+        }
+      }
+      SY_RETURN_IF_ERROR(WriteFileAtomically(to + "/" + name, text));
+    }
+  }
+  if (error) {
+    return NotFound("list {}: {}", from, error.message());
+  }
+  return absl::OkStatus();
+}
+
+TempDir::TempDir() : path_(std::filesystem::temp_directory_path().string() + "/switchyard-XXXXXX") {
+  SY_CHECK(::mkdtemp(path_.data()) != nullptr);
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+TinyCheckpoint::TinyCheckpoint(const TinyCheckpointOptions& options) {
+  SY_CHECK(WriteTinyCheckpoint(options, dir_.path()).ok());
+}
+
+}  // namespace switchyard
