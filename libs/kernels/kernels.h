@@ -41,6 +41,21 @@ struct GemmArgs {
   uint32_t column_end = 0;
 };
 
+// y[r][i] = fma(weights[r][t], x[t][i], y[r][i]) for t = 0, 1, 2, …: what axpy() would do term by term,
+// for `row_count` rows that share the terms. Strides are elements; x is f32, bf16 or f16.
+struct WeightedSumArgs {
+  const float* weights = nullptr;
+  size_t weight_stride = 0;
+  uint32_t row_count = 0;
+  uint32_t term_count = 0;
+  const void* x = nullptr;
+  Dtype dtype = Dtype::kF32;
+  size_t x_stride = 0;
+  float* y = nullptr;
+  size_t y_stride = 0;
+  size_t count = 0;
+};
+
 // One table per instruction set. Any thread; immutable. All vectors are f32 and may be unaligned.
 struct Kernels {
   InstructionSet instruction_set;
@@ -51,6 +66,7 @@ struct Kernels {
   // y[i] = fma(a, x[i], y[i]).
   void (*axpy)(float a, const float* x, float* y, size_t count);
   void (*axpy_bf16)(float a, const uint16_t* x, float* y, size_t count);
+  void (*weighted_sum)(const WeightedSumArgs& args);
   // y[i] *= a.
   void (*scale)(float a, float* y, size_t count);
   // y[i] += x[i].
