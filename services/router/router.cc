@@ -1,0 +1,155 @@
+#include "services/router/router.h"
+
+#include <chrono>
+#include <utility>
+
+#include <unistd.h>
+
+#include "libs/base/log.h"
+#include "libs/base/status.h"
+#include "libs/base/thread_name.h"
+#include "libs/model/numerics_id.h"
+#include "libs/rpc/channel.h"
+
+namespace switchyard {
+namespace {
+
+// Once the drain is over, what is left of open calls is ended.
+constexpr std::chrono::milliseconds kServerStopGrace(500);
+
+// Grows with each start of a process on one machine.
+Incarnation NewIncarnation(const Clock& clock) {
+  const auto since_boot = clock.Now().time_since_epoch();
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(since_boot).count();
+  return Incarnation(static_cast<uint64_t>(micros));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServiceProcess>> Router::Make(const std::string& config_path) {
+  config::v1::RouterConfig config;
+  SY_RETURN_IF_ERROR(LoadConfig(config_path, config));
+  SY_ASSIGN_OR_RETURN(RouterOptions options, ReadOptions(config));
+  SY_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(options.model_dir));
+  SY_ASSIGN_OR_RETURN(RouterWeights weights, checkpoint.LoadRouterWeights());
+  return std::unique_ptr<ServiceProcess>(
+      new Router(std::move(options), std::move(checkpoint), std::move(weights)));
+}
+
+Router::Router(RouterOptions options, Checkpoint checkpoint, RouterWeights weights)
+    : options_(std::move(options)),
+      checkpoint_(std::move(checkpoint)),
+      weights_(std::move(weights)),
+      dispatch_metrics_(registry_),
+      engine_metrics_(registry_),
+      inference_metrics_(registry_),
+      streams_(clock_, inference_metrics_),
+      pool_(options_.threads) {}
+
+Router::~Router() { Stop(Duration::zero()); }
+
+absl::Status Router::Start() {
+  health_.SetNotReady(Unavailable("waiting for a placement"));
+  SY_RETURN_IF_ERROR(StartEngine());
+  SY_RETURN_IF_ERROR(StartServers());
+  watcher_ = std::make_unique<PlacementWatcher>(
+      MakeChannel(options_.autoscaler_address), options_.common.name, checkpoint_.digest(),
+      [this](std::shared_ptr<const RouteTable> routes) { engine_->SetRoutes(std::move(routes)); });
+  watcher_->Start();
+  SY_LOG_INFO("router started grpc={} transport={} kernels={} context={} cache_blocks={}",
+              server_->address(), transport_->description(), NameOf(BestKernels().instruction_set),
+              engine_->context_tokens_max(), engine_->status().total_blocks);
+  return absl::OkStatus();
+}
+
+void Router::Stop(Duration drain) {
+  draining_.store(true);
+  if (service_ != nullptr) {
+    health_.SetNotReady(Unavailable("draining"));
+    service_->Drain();
+    if (!streams_.AwaitEmpty(drain)) {
+      SY_LOG_WARNING("drain over with open requests={}", engine_->live_count());
+    }
+  }
+  if (watcher_ != nullptr) {
+    watcher_->Stop();
+  }
+  if (step_thread_.joinable()) {
+    engine_->Stop();
+    step_thread_.join();
+  }
+  if (server_ != nullptr) {
+    server_->Stop(kServerStopGrace);
+  }
+  admin_.reset();
+  server_.reset();
+}
+
+Duration Router::drain_max() const {
+  return std::chrono::seconds(options_.common.drain_seconds_max);
+}
+
+absl::Status Router::StartEngine() {
+  const ModelSpec& spec = checkpoint_.spec();
+  SY_ASSIGN_OR_RETURN(transport_,
+                      CreateUcxTransport({.mode = options_.transport}, TransportLimits{}));
+  dispatcher_ =
+      std::make_unique<Dispatcher>(DispatcherOptions{.hidden_size = spec.hidden_size,
+                                                     .top_k = spec.top_k,
+                                                     .row_dtype = WireRowDtype(spec),
+                                                     .model_digest = checkpoint_.digest(),
+                                                     .numerics_id = NumericsId(spec),
+                                                     .incarnation = NewIncarnation(clock_),
+                                                     .rows_max = options_.scheduler.step_tokens_max,
+                                                     .call_deadline = options_.call_deadline},
+                                   *transport_, clock_, dispatch_metrics_);
+  EngineOptions engine_options = MakeEngineOptions(options_, spec);
+  engine_options.on_ready_changed = [this](const absl::Status& ready) { OnReadyChanged(ready); };
+  engine_ = std::make_unique<EngineLoop>(
+      std::move(engine_options),
+      EngineModel{.spec = spec, .weights = weights_, .kernels = BestKernels(), .pool = pool_},
+      *dispatcher_, clock_, engine_metrics_, streams_);
+  step_thread_ = std::thread([this] {
+    SetThreadName("step");
+    engine_->Run();
+  });
+  return absl::OkStatus();
+}
+
+absl::Status Router::StartServers() {
+  const ModelSpec& spec = checkpoint_.spec();
+  service_ = std::make_unique<InferenceService>(ServedModel{.digest = checkpoint_.digest(),
+                                                            .numerics_id = NumericsId(spec),
+                                                            .vocab_size = spec.vocab_size},
+                                                *engine_, streams_, clock_, inference_metrics_);
+  SY_ASSIGN_OR_RETURN(server_,
+                      RpcServer::Start({.address = options_.grpc_address}, {service_.get()}));
+  SY_ASSIGN_OR_RETURN(admin_, AdminServer::Start(options_.common.admin_address, registry_, health_,
+                                                 [this] { return StatusJson(); }));
+  return WriteAddressFile(options_.common.address_file, options_.common.name,
+                          {{"admin", admin_->address()}, {"grpc", server_->address()}});
+}
+
+// On the step thread, when reachability of the experts changes.
+void Router::OnReadyChanged(const absl::Status& ready) {
+  if (draining_.load()) {
+    return;
+  }
+  if (ready.ok()) {
+    health_.SetReady();
+    SY_LOG_INFO("router ready");
+  } else {
+    health_.SetNotReady(ready);
+    SY_LOG_WARNING("router not ready error=\"{}\"", MessageOf(ready));
+  }
+}
+
+std::string Router::StatusJson() const {
+  const EngineStatus status = engine_->status();
+  return fmt::format(R"({{"name":"{}","role":"router","pid":{},"epoch":{},"ready":{},)"
+                     R"("running":{},"waiting":{},"free_blocks":{},"total_blocks":{}}})",
+                     options_.common.name, ::getpid(), status.epoch, status.ready.ok(),
+                     status.running, status.waiting, status.free_blocks, status.total_blocks);
+}
+
+}  // namespace switchyard
