@@ -2,8 +2,9 @@
 #define SWITCHYARD_LIBS_BASE_SNAPSHOT_H_
 
 #include <memory>
-#include <mutex>
 #include <utility>
+
+#include "libs/base/mutex.h"
 
 namespace switchyard {
 
@@ -18,18 +19,18 @@ class Snapshot {
 
   // May be null before the first Set.
   std::shared_ptr<const T> Get() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(&mutex_);
     return value_;
   }
 
   void Set(std::shared_ptr<const T> value) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(&mutex_);
     value_.swap(value);
   }
 
  private:
-  mutable std::mutex mutex_;
-  std::shared_ptr<const T> value_;  // Guarded by mutex_.
+  mutable Mutex mutex_;
+  std::shared_ptr<const T> value_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace switchyard

@@ -108,7 +108,7 @@ void EngineLoop::Stop() {
 }
 
 EngineStatus EngineLoop::status() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return status_;
 }
 
@@ -383,7 +383,7 @@ void EngineLoop::PublishStatus() {
   metrics_.requests_running.Set(scheduler_.running_count());
   metrics_.requests_waiting.Set(scheduler_.waiting_count());
   metrics_.kv_cache_usage_ratio.Set(static_cast<double>(used) / blocks_.block_count());
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   status_ = {.ready = ready_,
              .epoch = routes_ == nullptr ? EpochId() : routes_->epoch(),
              .running = scheduler_.running_count(),

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 
+#include "libs/base/mutex.h"
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/snapshot.h"
@@ -170,7 +170,7 @@ class EngineLoop {
   std::vector<RequestId> ids_;
   std::vector<GenerationRequest> requests_;
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   EngineStatus status_ ABSL_GUARDED_BY(mutex_);
 };
 

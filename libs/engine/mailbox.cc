@@ -7,7 +7,7 @@
 namespace switchyard {
 
 absl::Status Mailbox::Post(GenerationRequest request) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (closed_) {
     return Unavailable("request {}: the router is stopping", request.id);
   }
@@ -23,7 +23,7 @@ absl::Status Mailbox::Post(GenerationRequest request) {
 }
 
 bool Mailbox::Cancel(RequestId id) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const auto found = live_.find(id);
   if (found == live_.end()) {
     return false;
@@ -36,20 +36,20 @@ bool Mailbox::Cancel(RequestId id) {
 }
 
 void Mailbox::Close() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   closed_ = true;
 }
 
 void Mailbox::Take(std::vector<GenerationRequest>& requests, std::vector<RequestId>& cancelled) {
   requests.clear();
   cancelled.clear();
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   requests.swap(posted_);
   cancelled.swap(cancelled_);
 }
 
 void Mailbox::Remove(RequestId id) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const auto found = live_.find(id);
   if (found != live_.end()) {
     if (found->second) {
@@ -60,7 +60,7 @@ void Mailbox::Remove(RequestId id) {
 }
 
 size_t Mailbox::live_count() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return live_.size();
 }
 

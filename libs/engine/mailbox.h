@@ -6,8 +6,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 
+#include "libs/base/mutex.h"
 #include "libs/base/ids.h"
 #include "libs/engine/generation.h"
 
@@ -42,7 +42,7 @@ class Mailbox {
 
  private:
   const size_t live_max_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   absl::flat_hash_map<RequestId, bool> live_ ABSL_GUARDED_BY(mutex_);  // True: marked.
   std::vector<GenerationRequest> posted_ ABSL_GUARDED_BY(mutex_);
   std::vector<RequestId> cancelled_ ABSL_GUARDED_BY(mutex_);

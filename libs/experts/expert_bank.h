@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 
 #include "libs/base/ids.h"
+#include "libs/base/mutex.h"
 #include "libs/model/expert_weights.h"
 #include "libs/placement/placement.h"
 
@@ -30,11 +30,12 @@ class ExpertBank {
   std::shared_ptr<const ExpertWeights> Find(LayerId layer, ExpertId expert) const;
 
   uint32_t resident_count() const;
+
   const ExpertShape& shape() const { return shape_; }
 
  private:
   const ExpertShape shape_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::vector<std::shared_ptr<const ExpertWeights>> experts_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -78,6 +78,7 @@ void Supervisor::OnExited(int64_t pid, const std::string& how, Instant now) {
   process->state = State::kWaiting;
   ++process->restarts;
   if (!process->was_running && process->restarts >= limits_.first_start_tries) {
+    failed_process_ = process->plan.name;
     start_failure_ = fmt::format("{} {} on each of {} tries", process->plan.name, how,
                                  process->restarts);
   }

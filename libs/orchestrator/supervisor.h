@@ -82,6 +82,9 @@ class Supervisor {
   // Not empty when the start cannot succeed: which process, how it ended.
   const std::string& start_failure() const { return start_failure_; }
 
+  // Name of the process that start_failure() is about.
+  const std::string& failed_process() const { return failed_process_; }
+
   const std::vector<Process>& processes() const { return processes_; }
 
  private:
@@ -94,6 +97,7 @@ class Supervisor {
   std::vector<Process> processes_;
   bool stopping_ = false;
   std::string start_failure_;
+  std::string failed_process_;
 };
 
 const char* NameOf(Supervisor::State state);

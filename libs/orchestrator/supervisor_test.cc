@@ -83,6 +83,7 @@ TEST_F(Running, GivesUpAStartThatNeverWorked) {
     clock.Advance(seconds(5));
   }
   EXPECT_THAT(supervisor.start_failure(), HasSubstr("autoscaler exited with 1 on each of 3 tries"));
+  EXPECT_EQ(supervisor.failed_process(), "autoscaler");
 }
 
 TEST_F(Running, StopsTheLastRoleFirstAndKillsWhatStays) {

@@ -14,8 +14,8 @@ namespace switchyard {
 // Which layers of a model have routed experts, and how many each.
 struct ExpertShape {
   uint16_t first_moe_layer = 0;  // Layers below are dense.
-  uint16_t layer_count = 0;      // All decoder layers; MoE layers are [first_moe_layer, layer_count).
-  uint16_t expert_count = 0;     // Routed experts per MoE layer.
+  uint16_t layer_count = 0;   // All decoder layers; MoE layers are [first_moe_layer, layer_count).
+  uint16_t expert_count = 0;  // Routed experts per MoE layer.
 
   uint32_t moe_layer_count() const { return uint32_t{layer_count} - first_moe_layer; }
 
@@ -26,7 +26,7 @@ struct ExpertShape {
 struct ShardInfo {
   ShardId shard;
   Incarnation incarnation;
-  std::string address;       // Data plane, "host:port".
+  std::string address;        // Data plane, "host:port".
   uint64_t memory_bytes = 0;  // For expert weights; 0 means unlimited.
 
   friend bool operator==(const ShardInfo&, const ShardInfo&) = default;
@@ -46,10 +46,10 @@ struct Replica {
 // Any thread: a value.
 struct Placement {
   EpochId epoch;
-  std::string model_digest;         // Of the weights all replicas were loaded from.
+  std::string model_digest;  // Of the weights all replicas were loaded from.
   ExpertShape shape;
-  std::vector<ShardInfo> shards;    // Ascending shard id, each once.
-  std::vector<Replica> replicas;    // Ascending (layer, expert, shard), each once.
+  std::vector<ShardInfo> shards;  // Ascending shard id, each once.
+  std::vector<Replica> replicas;  // Ascending (layer, expert, shard), each once.
 
   friend bool operator==(const Placement&, const Placement&) = default;
 };

@@ -31,7 +31,8 @@ class RouteTable {
   RouteTable(Placement placement, std::vector<uint32_t> first, std::vector<uint32_t> holders);
 
   Placement placement_;
-  std::vector<uint32_t> first_;    // Per (MoE layer, expert): where its holders begin; one extra at the end.
+  std::vector<uint32_t>
+      first_;  // Per (MoE layer, expert): where its holders begin; one extra at the end.
   std::vector<uint32_t> holders_;
 };
 

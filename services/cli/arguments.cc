@@ -22,7 +22,7 @@ Arguments::Arguments(const std::vector<std::string>& words, const std::set<std::
       options_[name].push_back(word.substr(equals + 1));
     } else if (flags.contains(name)) {
       options_[name].emplace_back("true");
-    } else if (i + 1 < words.size()) {
+    } else if (i + 1 < words.size() && words[i + 1].rfind("--", 0) != 0) {
       options_[name].push_back(words[++i]);
     } else if (status_.ok()) {
       status_ = InvalidArgument("--{} needs a value", name);

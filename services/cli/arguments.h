@@ -12,7 +12,7 @@
 namespace switchyard {
 
 // Arguments takes "--name value", "--name=value", flags "--name" and positional words apart, and reports what
-// nobody asked for. One owner.
+// nobody asked for. A value that begins with "--" is given with "=". One owner.
 class Arguments {
  public:
   // `flags` are the names that take no value.

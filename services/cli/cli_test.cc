@@ -36,6 +36,7 @@ TEST(Arguments, SaysWhatIsWrong) {
   text.Number("port", 1, 0, 65535);
   EXPECT_FALSE(text.Finish().ok());
   EXPECT_FALSE(Arguments({"--port"}, {}).Finish().ok());
+  EXPECT_EQ(MessageOf(Arguments({"--model", "--port", "1"}, {}).Finish()), "--model needs a value");
   EXPECT_FALSE(Arguments({"extra"}, {}).Finish().ok());
 }
 

@@ -1,9 +1,14 @@
 #include "services/cli/local_fleet.h"
 
+#include <algorithm>
 #include <csignal>
+#include <cstdint>
 #include <ctime>
+#include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include <unistd.h>
@@ -19,6 +24,22 @@ namespace {
 // While something starts or stops, and while all is well.
 constexpr Duration kBusyWait = std::chrono::milliseconds(20);
 constexpr Duration kCalmWait = std::chrono::seconds(1);
+
+constexpr size_t kLogBytesMax = 64 << 20;
+constexpr size_t kReasonBytesMax = 1000;
+
+// What a process logged about its failed start after the first `from_bytes` of its log; empty when it
+// did not come to that.
+std::string StartErrorIn(const std::string& log_path, size_t from_bytes) {
+  constexpr std::string_view kMark = "cannot start: ";
+  const auto log = ReadFile(log_path, kLogBytesMax);
+  const size_t at = log.ok() ? log->rfind(kMark) : std::string::npos;
+  if (at == std::string::npos || at < from_bytes) {
+    return {};
+  }
+  const size_t begin = at + kMark.size();
+  return log->substr(begin, std::min(log->find('\n', begin) - begin, kReasonBytesMax));
+}
 
 sigset_t WatchedSignals() {
   sigset_t signals;
@@ -66,6 +87,9 @@ int LocalFleet::Run() {
 }
 
 void LocalFleet::StartProcess(const std::string& name) {
+  std::error_code no_log_yet;
+  const uintmax_t log_bytes = std::filesystem::file_size(state_dir_.LogPath(name), no_log_yet);
+  log_bytes_[name] = no_log_yet ? 0 : static_cast<size_t>(log_bytes);
   std::string role;
   for (const Supervisor::Process& process : supervisor_.processes()) {
     if (process.plan.name == name) {
@@ -112,10 +136,22 @@ void LocalFleet::LearnAddresses() {
   }
 }
 
+std::string LocalFleet::StartFailure() const {
+  if (supervisor_.start_failure().empty()) {
+    return {};
+  }
+  const std::string& name = supervisor_.failed_process();
+  const auto from = log_bytes_.find(name);
+  const std::string reason =
+      StartErrorIn(state_dir_.LogPath(name), from == log_bytes_.end() ? 0 : from->second);
+  return reason.empty() ? supervisor_.start_failure()
+                        : fmt::format("{}: {}", supervisor_.start_failure(), reason);
+}
+
 void LocalFleet::RecordIfChanged() {
   FleetRecord fleet{.supervisor_pid = ::getpid(),
                     .model_dir = options_.model_dir,
-                    .failure = supervisor_.start_failure()};
+                    .failure = StartFailure()};
   std::string summary = fleet.failure;
   for (const Supervisor::Process& process : supervisor_.processes()) {
     summary += fmt::format("{} {} {};", process.plan.name, process.pid, NameOf(process.state));

@@ -1,6 +1,8 @@
 #ifndef SWITCHYARD_SERVICES_CLI_LOCAL_FLEET_H_
 #define SWITCHYARD_SERVICES_CLI_LOCAL_FLEET_H_
 
+#include <cstddef>
+#include <map>
 #include <string>
 
 #include "libs/base/clock.h"
@@ -26,6 +28,8 @@ class LocalFleet {
   void ReapProcesses();
   void LearnAddresses();
   void RecordIfChanged();
+  // Why the fleet cannot start, with what the process at fault said of it; empty when all is well.
+  std::string StartFailure() const;
   // True when a stop signal came. Sleeps until a child ends, a signal comes or `timeout` passes.
   bool WaitForSignal(Duration timeout) const;
 
@@ -34,6 +38,7 @@ class LocalFleet {
   const Clock& clock_;
   Supervisor supervisor_;
   AddressBook book_;
+  std::map<std::string, size_t> log_bytes_;  // Size of each log when its process was last started.
   std::string recorded_;
 };
 

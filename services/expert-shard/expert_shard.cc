@@ -22,7 +22,8 @@
 namespace switchyard {
 namespace {
 
-// Progress is reported after so many experts; one is a few hundred KiB in small models, tens of MiB in large ones.
+// Progress is reported after so many experts: a few hundred KiB each in small models, tens of MiB in
+// large ones.
 constexpr uint32_t kExpertsPerReport = 32;
 constexpr Duration kTransportWait = std::chrono::seconds(1);
 
@@ -99,7 +100,7 @@ absl::Status ExpertShard::Start() {
                         .numerics_id = NumericsId(checkpoint_.spec()),
                         .shape = shape_,
                         .expert_bytes = checkpoint_.expert_bytes()},
-      *this);
+      static_cast<ShardCommandHandler&>(*this));
   agent_->Start();
   SY_LOG_INFO("shard started shard={} incarnation={} data={} transport={} kernels={}", options_.shard,
               incarnation_, bound_address_, transport_->description(),
