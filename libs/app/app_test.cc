@@ -22,9 +22,9 @@ std::string WriteTemporary(const std::string& content) {
 
 TEST(LoadConfig, ReadsFieldsByTheirProtoNames) {
   config::v1::RouterConfig config;
-  ASSERT_TRUE(LoadConfig(WriteTemporary(R"({"common": {"name": "r"}, "step_tokens_max": 64})"),
-                         config)
-                  .ok());
+  ASSERT_TRUE(
+      LoadConfig(WriteTemporary(R"({"common": {"name": "r"}, "step_tokens_max": 64})"), config)
+          .ok());
   EXPECT_EQ(config.common().name(), "r");
   EXPECT_EQ(config.step_tokens_max(), 64U);
 }

@@ -19,8 +19,8 @@ absl::Status LoadConfig(const std::string& path, google::protobuf::Message& conf
 // error is kept, so a service reads all its fields and then asks once.
 //
 //   ConfigReader reader("router");
-//   limits.step_tokens_max = reader.Uint("step_tokens_max", config.step_tokens_max(), {512, 1, 65536});
-//   SY_RETURN_IF_ERROR(reader.status());
+//   limits.step_tokens_max = reader.Uint("step_tokens_max", config.step_tokens_max(), {512, 1,
+//   65536}); SY_RETURN_IF_ERROR(reader.status());
 //
 // One owner.
 class ConfigReader {

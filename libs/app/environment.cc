@@ -1,9 +1,9 @@
 #include "libs/app/environment.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <string>
+
+#include <unistd.h>
 
 namespace switchyard {
 

@@ -1,12 +1,12 @@
 #include "libs/app/process_metrics.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <system_error>
+
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "libs/app/version.h"
 
@@ -31,8 +31,9 @@ ProcessMetrics::ProcessMetrics(Registry& registry)
       cpu_seconds_(registry.MakeGauge("process_cpu_seconds_total", "User and system CPU time.")),
       open_fds_(registry.MakeGauge("process_open_fds", "Open file descriptors.")),
       threads_(registry.MakeGauge("process_threads", "Threads.")) {
-  registry.MakeGauge("switchyard_build_info", "Always 1; the version is a label.",
-                     {{"version", kVersion}})
+  registry
+      .MakeGauge("switchyard_build_info", "Always 1; the version is a label.",
+                 {{"version", kVersion}})
       .Set(1);
 }
 

@@ -1,8 +1,5 @@
 #include "libs/app/service_main.h"
 
-#include <pthread.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +11,8 @@
 
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
+#include <pthread.h>
+#include <unistd.h>
 
 #include "libs/app/version.h"
 #include "libs/base/file.h"
@@ -94,7 +93,8 @@ int RunServiceMain(int argc, char** argv, const ServiceProgram& program) {
     if (argument == "--config" && i + 1 < argc) {
       config_path = argv[++i];
     } else {
-      std::fprintf(stderr, "%s: unknown argument '%s'; see --help\n", program.name.c_str(), argv[i]);
+      std::fprintf(stderr, "%s: unknown argument '%s'; see --help\n", program.name.c_str(),
+                   argv[i]);
       return kExitUsage;
     }
   }

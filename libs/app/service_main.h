@@ -32,11 +32,12 @@ class ServiceProcess {
 struct ServiceProgram {
   std::string name;     // "switchyard-router"
   std::string summary;  // One line for --help.
-  std::function<absl::StatusOr<std::unique_ptr<ServiceProcess>>(const std::string& config_path)> make;
+  std::function<absl::StatusOr<std::unique_ptr<ServiceProcess>>(const std::string& config_path)>
+      make;
 };
 
-// The whole main(): --config FILE, --help, --version; runs until SIGTERM or SIGINT, then drains; a second signal
-// ends at once. Exit codes: 0 stopped, 1 failed to start, 2 wrong usage.
+// The whole main(): --config FILE, --help, --version; runs until SIGTERM or SIGINT, then drains; a
+// second signal ends at once. Exit codes: 0 stopped, 1 failed to start, 2 wrong usage.
 int RunServiceMain(int argc, char** argv, const ServiceProgram& program);
 
 // Writes {"name": "...", "pid": N, "addresses": {...}} atomically for the supervisor; nothing when

@@ -9,11 +9,11 @@ namespace switchyard::internal {
 
 // Ends the process when `condition` is false. For what only our own bug can cause; never for what a
 // peer, file, user or cluster sent.
-#define SY_CHECK(condition)                                                     \
-  do {                                                                          \
-    if (!(condition)) [[unlikely]] {                                            \
-      ::switchyard::internal::CheckFailed(__FILE__, __LINE__, #condition);      \
-    }                                                                           \
+#define SY_CHECK(condition)                                                \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]] {                                       \
+      ::switchyard::internal::CheckFailed(__FILE__, __LINE__, #condition); \
+    }                                                                      \
   } while (false)
 
 #endif  // SWITCHYARD_LIBS_BASE_CHECK_H_

@@ -31,9 +31,7 @@ class SteadyClock final : public Clock {
 // ManualClock stands still until told; for tests and the simulator.
 class ManualClock final : public Clock {
  public:
-  Instant Now() const override {
-    return Instant(Duration(nanos_.load(std::memory_order_relaxed)));
-  }
+  Instant Now() const override { return Instant(Duration(nanos_.load(std::memory_order_relaxed))); }
 
   void Advance(Duration by) { nanos_.fetch_add(by.count(), std::memory_order_relaxed); }
 

@@ -1,15 +1,15 @@
 #include "libs/base/file.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "libs/base/status.h"
 
@@ -71,7 +71,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max) 
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content) {
   const std::string temporary = path + ".tmp";
   {
-    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    const Descriptor file(
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (file.get() < 0) {
       return ErrnoStatus("create", temporary);
     }

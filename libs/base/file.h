@@ -17,8 +17,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max);
 // Replaces `path` atomically (temporary file, fsync, rename).
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content);
 
-// MappedFile is a read-only memory map. Any thread; the bytes live as long as the object. The map is
-// private: truncation of the file under it is not survivable, so checkpoints are replaced, never edited.
+// MappedFile is a read-only memory map. Any thread; the bytes live as long as the object. The map
+// is private: truncation of the file under it is not survivable, so checkpoints are replaced, never
+// edited.
 class MappedFile {
  public:
   static absl::StatusOr<MappedFile> Open(const std::string& path);
@@ -27,9 +28,7 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
 
-  std::span<const std::byte> bytes() const {
-    return {static_cast<const std::byte*>(data_), size_};
-  }
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
 
   const std::string& path() const { return path_; }
 

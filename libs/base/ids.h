@@ -36,13 +36,14 @@ class StrongId {
   Rep value_ = 0;
 };
 
-using LayerId = StrongId<struct LayerTag, uint16_t>;        // Index of a decoder layer, 0-based.
-using ExpertId = StrongId<struct ExpertTag, uint16_t>;      // Routed expert within a layer, 0-based.
-using ShardId = StrongId<struct ShardTag, uint32_t>;        // Stable ordinal of a shard process.
-using Incarnation = StrongId<struct IncarnationTag, uint64_t>;  // Grows with each start of a process.
-using EpochId = StrongId<struct EpochTag, uint64_t>;        // Placement version; 0 means none yet.
-using RequestId = StrongId<struct RequestTag, uint64_t>;    // One generation on one router.
-using TokenId = uint32_t;                                   // Index into the vocabulary.
+using LayerId = StrongId<struct LayerTag, uint16_t>;    // Index of a decoder layer, 0-based.
+using ExpertId = StrongId<struct ExpertTag, uint16_t>;  // Routed expert within a layer, 0-based.
+using ShardId = StrongId<struct ShardTag, uint32_t>;    // Stable ordinal of a shard process.
+using Incarnation =
+    StrongId<struct IncarnationTag, uint64_t>;            // Grows with each start of a process.
+using EpochId = StrongId<struct EpochTag, uint64_t>;      // Placement version; 0 means none yet.
+using RequestId = StrongId<struct RequestTag, uint64_t>;  // One generation on one router.
+using TokenId = uint32_t;                                 // Index into the vocabulary.
 
 }  // namespace switchyard
 

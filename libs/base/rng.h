@@ -13,8 +13,8 @@ constexpr uint64_t Mix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// CounterRandom is a pure function of its arguments: the same (seed, stream, counter) gives the same
-// 64 bits on any machine, which is what lets a migrated stream draw the same numbers.
+// CounterRandom is a pure function of its arguments: the same (seed, stream, counter) gives the
+// same 64 bits on any machine, which is what lets a migrated stream draw the same numbers.
 constexpr uint64_t CounterRandom(uint64_t seed, uint64_t stream, uint64_t counter) {
   return Mix64(Mix64(Mix64(seed) ^ stream) ^ counter);
 }

@@ -11,9 +11,9 @@
 
 // Status constructors with fmt formatting (Debian's absl cannot StrCat a std::string_view), and the
 // two propagation macros. What each code means is in the style guide: InvalidArgument is the
-// caller's fault (HTTP 400), NotFound names nothing we have (404), ResourceExhausted a limit (429), Unavailable try another
-// or later (503), FailedPrecondition a stale epoch or wrong state, DeadlineExceeded (504), DataLoss
-// a checksum, Internal our bug.
+// caller's fault (HTTP 400), NotFound names nothing we have (404), ResourceExhausted a limit (429),
+// Unavailable try another or later (503), FailedPrecondition a stale epoch or wrong state,
+// DeadlineExceeded (504), DataLoss a checksum, Internal our bug.
 
 namespace switchyard {
 
@@ -65,11 +65,11 @@ std::string MessageOf(const absl::Status& status);
 
 }  // namespace switchyard
 
-#define SY_RETURN_IF_ERROR(expression)                                \
-  do {                                                                \
-    if (absl::Status sy_status = (expression); !sy_status.ok()) {     \
-      return sy_status;                                               \
-    }                                                                 \
+#define SY_RETURN_IF_ERROR(expression)                            \
+  do {                                                            \
+    if (absl::Status sy_status = (expression); !sy_status.ok()) { \
+      return sy_status;                                           \
+    }                                                             \
   } while (false)
 
 #define SY_CONCAT_INNER(a, b) a##b

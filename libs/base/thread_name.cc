@@ -1,8 +1,8 @@
 #include "libs/base/thread_name.h"
 
-#include <pthread.h>
-
 #include <string>
+
+#include <pthread.h>
 
 namespace switchyard {
 

@@ -26,8 +26,9 @@ class ShardStream final : public grpc::ServerBidiReactor<v1::ShardReport, v1::Sh
  public:
   explicit ShardStream(ControlService& service)
       : service_(service),
-        writer_(kCommandsQueuedMax, [this](const v1::ShardCommand* c) { StartWrite(c); },
-                [this](const grpc::Status& status) { Finish(status); }) {
+        writer_(
+            kCommandsQueuedMax, [this](const v1::ShardCommand* c) { StartWrite(c); },
+            [this](const grpc::Status& status) { Finish(status); }) {
     id_ = service_.AddShardStream(this);
     StartRead(&report_);
   }
@@ -83,8 +84,9 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::Placement> {
  public:
   explicit WatchStream(ControlService& service)
       : service_(service),
-        writer_(kPlacementsQueuedMax, [this](const v1::Placement* p) { StartWrite(p); },
-                [this](const grpc::Status& status) { Finish(status); }) {
+        writer_(
+            kPlacementsQueuedMax, [this](const v1::Placement* p) { StartWrite(p); },
+            [this](const grpc::Status& status) { Finish(status); }) {
     id_ = service_.AddWatchStream(this);
   }
 

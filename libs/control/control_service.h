@@ -81,7 +81,7 @@ class ControlService final : public v1::Control::CallbackService {
   const Clock& clock_;
   ControlMetrics& metrics_;
   BoundedQueue<std::function<void(Instant)>> mailbox_;
-  EpochCoordinator coordinator_;  // Control thread only.
+  EpochCoordinator coordinator_;                 // Control thread only.
   std::map<ShardId, StreamId> stream_of_shard_;  // Control thread only.
   std::thread thread_;
 

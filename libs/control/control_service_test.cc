@@ -47,15 +47,15 @@ class FakeShard final : public ShardCommandHandler {
 
 struct Autoscaler {
   explicit Autoscaler(uint32_t shards_wanted)
-      : service(EpochCoordinator({.shape = kShape,
-                                  .model_digest = "digest",
-                                  .shards_wanted = shards_wanted},
-                                 std::nullopt),
-                [this](const Placement& placement) {
-                  EXPECT_TRUE(committed.TryPush(EpochId(placement.epoch)));
-                  return absl::OkStatus();
-                },
-                clock, metrics),
+      : service(
+            EpochCoordinator(
+                {.shape = kShape, .model_digest = "digest", .shards_wanted = shards_wanted},
+                std::nullopt),
+            [this](const Placement& placement) {
+              EXPECT_TRUE(committed.TryPush(EpochId(placement.epoch)));
+              return absl::OkStatus();
+            },
+            clock, metrics),
         server(RpcServer::Start({.address = "127.0.0.1:0"}, {&service}).value()) {
     service.Start();
   }

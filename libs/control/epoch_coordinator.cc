@@ -47,9 +47,10 @@ absl::Status EpochCoordinator::OnRegister(const ShardRegistration& registration,
                            options_.model_digest.substr(0, 12));
   }
   if (!(registration.shape == options_.shape)) {
-    return InvalidArgument("shard {}: {} MoE layers of {} experts, the fleet's model has {} of {}", id,
-                           registration.shape.moe_layer_count(), registration.shape.expert_count,
-                           options_.shape.moe_layer_count(), options_.shape.expert_count);
+    return InvalidArgument("shard {}: {} MoE layers of {} experts, the fleet's model has {} of {}",
+                           id, registration.shape.moe_layer_count(),
+                           registration.shape.expert_count, options_.shape.moe_layer_count(),
+                           options_.shape.expert_count);
   }
   const auto known = members_.find(id);
   if (known != members_.end() &&
@@ -87,8 +88,7 @@ void EpochCoordinator::OnLost(ShardId shard, Incarnation incarnation, Instant no
 
 void EpochCoordinator::OnProgress(const Progress& progress, Instant now) {
   const auto it = members_.find(progress.shard);
-  if (it == members_.end() ||
-      it->second.registration.info.incarnation != progress.incarnation ||
+  if (it == members_.end() || it->second.registration.info.incarnation != progress.incarnation ||
       it->second.commanded != progress.epoch) {
     return;  // An answer to an older command.
   }
@@ -221,8 +221,7 @@ bool EpochCoordinator::MayPlan(Instant now) const {
 }
 
 void EpochCoordinator::Propose(const std::vector<ShardInfo>& shards, Instant now) {
-  const uint64_t expert_bytes =
-      members_.at(shards.front().shard).registration.expert_bytes;
+  const uint64_t expert_bytes = members_.at(shards.front().shard).registration.expert_bytes;
   const EpochId epoch(newest_.value() + 1);
   auto placement = PlanPlacement({.epoch = epoch,
                                   .model_digest = options_.model_digest,

@@ -19,8 +19,8 @@ namespace switchyard {
 struct CoordinatorOptions {
   ExpertShape shape;
   std::string model_digest;
-  uint32_t shards_wanted = 1;     // Before the first placement.
-  uint32_t replicas_wanted = 1;   // Of each expert, where memory allows.
+  uint32_t shards_wanted = 1;    // Before the first placement.
+  uint32_t replicas_wanted = 1;  // Of each expert, where memory allows.
   // How long a shard may be away before its experts are given to the others; a restarted process
   // is usually back sooner.
   Duration lost_grace = std::chrono::seconds(10);
@@ -44,14 +44,15 @@ struct CoordinatorActions {
     std::vector<uint32_t> experts;  // Flat indices, ascending.
     bool active = false;            // False: load these. True: the epoch is active, others may go.
   };
+
   std::vector<Command> commands;
   // Make this durable (compare-and-swap of the epoch object), then call OnCommitted.
   std::optional<Placement> commit;
 };
 
 // EpochCoordinator decides when a new placement is proposed, loaded, committed and activated
-// (DESIGN §4: Proposed → Loading → Ready → Active, or Aborted before Active). Pure: events and `now` come in,
-// actions go out. At most one epoch is before Active; epochs only grow.
+// (DESIGN §4: Proposed → Loading → Ready → Active, or Aborted before Active). Pure: events and
+// `now` come in, actions go out. At most one epoch is before Active; epochs only grow.
 //
 // One owner (its shell holds a lock).
 class EpochCoordinator {
@@ -75,6 +76,7 @@ class EpochCoordinator {
     uint32_t total = 0;
     std::string error;
   };
+
   void OnProgress(const Progress& progress, Instant now);
 
   // The placement that was asked to be committed is durable.
@@ -102,15 +104,16 @@ class EpochCoordinator {
     std::vector<MemberState> members;
     uint32_t replicas_min = 0;
   };
+
   Description Describe() const;
 
  private:
   struct Member {
     ShardRegistration registration;
     bool connected = false;
-    Instant changed_at;             // Of `connected`.
-    EpochId commanded;              // Newest load command sent to this incarnation.
-    EpochId ready;                  // Newest epoch it has loaded completely.
+    Instant changed_at;  // Of `connected`.
+    EpochId commanded;   // Newest load command sent to this incarnation.
+    EpochId ready;       // Newest epoch it has loaded completely.
     uint32_t loaded = 0;
     uint32_t total = 0;
   };
@@ -129,9 +132,9 @@ class EpochCoordinator {
   std::shared_ptr<const Placement> active_;
   std::optional<Placement> pending_;
   bool pending_commit_asked_ = false;
-  EpochId newest_;                  // Highest epoch number ever used here.
+  EpochId newest_;  // Highest epoch number ever used here.
   std::string phase_ = "waiting for shards";
-  Instant retry_at_;                // After an abort or a failed plan.
+  Instant retry_at_;  // After an abort or a failed plan.
 };
 
 // Flat indices of the experts that `placement` gives `shard`, ascending.

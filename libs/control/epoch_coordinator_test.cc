@@ -175,7 +175,8 @@ TEST(EpochCoordinator, AFailedCommitLeavesTheOldEpochAndIsTriedAgain) {
   EXPECT_EQ(fleet.epoch(), 2U);
 }
 
-// Random arrivals, losses, restarts and failed loads: epochs only grow, and what is active is whole.
+// Random arrivals, losses, restarts and failed loads: epochs only grow, and what is active is
+// whole.
 TEST(EpochCoordinator, EpochsOnlyGrowAndStayWholeUnderRandomEvents) {
   for (uint64_t seed = 1; seed <= 50; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));

@@ -20,9 +20,9 @@ absl::StatusOr<LayerExpert> FromFlatIndex(const ExpertShape& shape, uint32_t fla
   if (flat_index >= expert_total) {
     return InvalidArgument("expert index {} >= {} experts of the model", flat_index, expert_total);
   }
-  return LayerExpert{
-      .layer = LayerId(static_cast<uint16_t>(shape.first_moe_layer + flat_index / shape.expert_count)),
-      .expert = ExpertId(static_cast<uint16_t>(flat_index % shape.expert_count))};
+  return LayerExpert{.layer = LayerId(static_cast<uint16_t>(shape.first_moe_layer +
+                                                            flat_index / shape.expert_count)),
+                     .expert = ExpertId(static_cast<uint16_t>(flat_index % shape.expert_count))};
 }
 
 v1::ShardInfo ToProto(const ShardInfo& shard) {

@@ -13,7 +13,8 @@
 
 namespace switchyard {
 
-// One (layer, expert) of a shape as a single number: (layer - first_moe_layer) * expert_count + expert.
+// One (layer, expert) of a shape as a single number: (layer - first_moe_layer) * expert_count +
+// expert.
 struct LayerExpert {
   LayerId layer;
   ExpertId expert;

@@ -11,9 +11,9 @@
 
 namespace switchyard {
 
-PlacementWatcher::PlacementWatcher(
-    std::shared_ptr<grpc::Channel> channel, std::string name, std::string model_digest,
-    std::function<void(std::shared_ptr<const RouteTable>)> on_routes)
+PlacementWatcher::PlacementWatcher(std::shared_ptr<grpc::Channel> channel, std::string name,
+                                   std::string model_digest,
+                                   std::function<void(std::shared_ptr<const RouteTable>)> on_routes)
     : stub_(v1::Control::NewStub(std::move(channel))),
       name_(std::move(name)),
       model_digest_(std::move(model_digest)),

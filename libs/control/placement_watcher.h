@@ -18,7 +18,8 @@ namespace switchyard {
 // PlacementWatcher gives a router each placement that becomes active, oldest epochs refused. While
 // the autoscaler is away the router keeps what it has.
 //
-// Start() and Stop() belong to one owner; `on_routes` runs on the watcher's thread and must only post.
+// Start() and Stop() belong to one owner; `on_routes` runs on the watcher's thread and must only
+// post.
 class PlacementWatcher {
  public:
   PlacementWatcher(std::shared_ptr<grpc::Channel> channel, std::string name,

@@ -13,8 +13,8 @@
 
 namespace switchyard {
 
-// ReconnectingCall runs one long-lived blocking gRPC call on a thread of its own, again and again with
-// backoff, until stopped. Stop() cancels the call that runs.
+// ReconnectingCall runs one long-lived blocking gRPC call on a thread of its own, again and again
+// with backoff, until stopped. Stop() cancels the call that runs.
 //
 // Start() and Stop() belong to one owner; `call` runs on the thread.
 class ReconnectingCall {

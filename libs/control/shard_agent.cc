@@ -47,14 +47,14 @@ bool ShardAgent::Load(const v1::ShardCommand& command, Stream& stream) {
   progress.set_epoch(command.epoch());
   progress.set_total(static_cast<uint32_t>(command.experts_size()));
   bool alive = true;
-  const absl::Status loaded =
-      handler_.OnLoad(EpochId(command.epoch()), {command.experts().begin(), command.experts().end()},
-                      [&](uint32_t loaded_count) {
-                        if (loaded_count < progress.total()) {
-                          progress.set_loaded(loaded_count);
-                          alive = alive && stream.Write(report);
-                        }
-                      });
+  const absl::Status loaded = handler_.OnLoad(EpochId(command.epoch()),
+                                              {command.experts().begin(), command.experts().end()},
+                                              [&](uint32_t loaded_count) {
+                                                if (loaded_count < progress.total()) {
+                                                  progress.set_loaded(loaded_count);
+                                                  alive = alive && stream.Write(report);
+                                                }
+                                              });
   if (loaded.ok()) {
     progress.set_loaded(progress.total());
   } else {

@@ -31,8 +31,8 @@ class ShardCommandHandler {
   virtual void OnActive(EpochId epoch, const std::vector<uint32_t>& experts) = 0;
 };
 
-// ShardAgent registers a shard with the autoscaler and carries out its commands, for ever. While the
-// autoscaler is away the shard serves what it has.
+// ShardAgent registers a shard with the autoscaler and carries out its commands, for ever. While
+// the autoscaler is away the shard serves what it has.
 //
 // Start() and Stop() belong to one owner.
 class ShardAgent {

@@ -15,9 +15,9 @@
 
 #include "absl/status/status.h"
 
-#include "libs/base/mutex.h"
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
+#include "libs/base/mutex.h"
 #include "libs/base/snapshot.h"
 #include "libs/dispatch/dispatcher.h"
 #include "libs/engine/engine_metrics.h"

@@ -7,8 +7,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 
-#include "libs/base/mutex.h"
 #include "libs/base/ids.h"
+#include "libs/base/mutex.h"
 #include "libs/engine/generation.h"
 
 namespace switchyard {

@@ -26,12 +26,12 @@ class SessionTest : public testing::Test {
   }
 
   // Feeds one token at a time; the text until the end.
-  std::string Run(Session& session, const std::vector<SessionToken>& tokens, FinishReason reason) {
+  std::string Run(Session& session, const std::vector<SessionToken>& tokens, ChoiceFinish reason) {
     std::string text;
     for (const SessionToken& token : tokens) {
       const Session::Delta delta = session.OnTokens({&token, 1});
       text += delta.text;
-      if (delta.finish != FinishReason::kNone) {
+      if (delta.finish != ChoiceFinish::kNone) {
         finish_ = delta.finish;
         return text;
       }
@@ -42,15 +42,15 @@ class SessionTest : public testing::Test {
   }
 
   TextAssets assets_;
-  FinishReason finish_ = FinishReason::kNone;
+  ChoiceFinish finish_ = ChoiceFinish::kNone;
 };
 
 TEST_F(SessionTest, GivesTheTextOfItsTokens) {
   const std::string text = "The router adds the rows. Grüße 你好 😀";
   Session session(assets_.tokenizer, {});
   const std::vector<SessionToken> tokens = TokensOf(text);
-  EXPECT_EQ(Run(session, tokens, FinishReason::kLength), text);
-  EXPECT_EQ(finish_, FinishReason::kLength);
+  EXPECT_EQ(Run(session, tokens, ChoiceFinish::kLength), text);
+  EXPECT_EQ(finish_, ChoiceFinish::kLength);
   EXPECT_EQ(session.token_count(), tokens.size());
   ASSERT_EQ(session.resume().tokens().size(), tokens.size());
   EXPECT_EQ(session.resume().tokens()[0], tokens[0].token);
@@ -66,25 +66,25 @@ TEST_F(SessionTest, NeverSplitsACharacter) {
 
 TEST_F(SessionTest, EndsAtAStopStringAndSaysSo) {
   Session session(assets_.tokenizer, {.stop = {"the rows"}});
-  EXPECT_EQ(Run(session, TokensOf("The router adds the rows in order"), FinishReason::kLength),
+  EXPECT_EQ(Run(session, TokensOf("The router adds the rows in order"), ChoiceFinish::kLength),
             "The router adds ");
-  EXPECT_EQ(finish_, FinishReason::kStop);
+  EXPECT_EQ(finish_, ChoiceFinish::kStop);
   EXPECT_TRUE(session.finished());
   const std::vector<SessionToken> late = TokensOf("late");
   EXPECT_TRUE(session.OnTokens(late).empty());
-  EXPECT_TRUE(session.OnFinish(FinishReason::kLength).empty());
+  EXPECT_TRUE(session.OnFinish(ChoiceFinish::kLength).empty());
 }
 
 TEST_F(SessionTest, KeepsTheStopStringWhenAsked) {
   Session session(assets_.tokenizer, {.stop = {"adds"}, .include_stop = true});
-  EXPECT_EQ(Run(session, TokensOf("The router adds the"), FinishReason::kLength),
+  EXPECT_EQ(Run(session, TokensOf("The router adds the"), ChoiceFinish::kLength),
             "The router adds");
 }
 
 TEST_F(SessionTest, GivesBackHeldTextAtTheEnd) {
   Session session(assets_.tokenizer, {.stop = {"rows of"}});
-  EXPECT_EQ(Run(session, TokensOf("the rows"), FinishReason::kLength), "the rows");
-  EXPECT_EQ(finish_, FinishReason::kLength);
+  EXPECT_EQ(Run(session, TokensOf("the rows"), ChoiceFinish::kLength), "the rows");
+  EXPECT_EQ(finish_, ChoiceFinish::kLength);
 }
 
 TEST_F(SessionTest, HidesEndTokensAndControlTokensButNotOthers) {
@@ -92,7 +92,7 @@ TEST_F(SessionTest, HidesEndTokensAndControlTokensButNotOthers) {
   const uint32_t user = *assets_.tokenizer.TokenIdOf("<|User|>");
   const uint32_t think = *assets_.tokenizer.TokenIdOf("<think>");
   Session session(assets_.tokenizer, {.end_tokens = assets_.eos_ids});
-  EXPECT_EQ(Run(session, {{.token = think}, {.token = user}, {.token = end}}, FinishReason::kStop),
+  EXPECT_EQ(Run(session, {{.token = think}, {.token = user}, {.token = end}}, ChoiceFinish::kStop),
             "<think>");
   EXPECT_EQ(session.token_count(), 3U);
 }

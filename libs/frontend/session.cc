@@ -57,13 +57,13 @@ Session::Delta Session::OnTokens(std::span<const SessionToken> tokens) {
     delta.text += result.text;
     if (result.stop_index.has_value()) {
       finished_ = true;
-      delta.finish = FinishReason::kStop;
+      delta.finish = ChoiceFinish::kStop;
     }
   }
   return delta;
 }
 
-Session::Delta Session::OnFinish(FinishReason reason) {
+Session::Delta Session::OnFinish(ChoiceFinish reason) {
   Delta delta;
   if (finished_) {
     return delta;
@@ -73,7 +73,7 @@ Session::Delta Session::OnFinish(FinishReason reason) {
   StopMatcher::Result result = matcher_.Feed(decoder_.Flush());
   delta.text = std::move(result.text);
   if (result.stop_index.has_value()) {
-    delta.finish = FinishReason::kStop;
+    delta.finish = ChoiceFinish::kStop;
   } else {
     delta.text += matcher_.Flush();
   }

@@ -42,9 +42,9 @@ class Session {
   struct Delta {
     std::string text;
     std::vector<PositionLogprobs> logprobs;     // One per token, when asked for.
-    FinishReason finish = FinishReason::kNone;  // Set once, with the last delta.
+    ChoiceFinish finish = ChoiceFinish::kNone;  // Set once, with the last delta.
 
-    bool empty() const { return text.empty() && logprobs.empty() && finish == FinishReason::kNone; }
+    bool empty() const { return text.empty() && logprobs.empty() && finish == ChoiceFinish::kNone; }
   };
 
   Session(const Tokenizer& tokenizer, SessionOptions options);
@@ -54,7 +54,7 @@ class Session {
   Delta OnTokens(std::span<const SessionToken> tokens);
 
   // The router's word that the choice ended; brings what was held back.
-  Delta OnFinish(FinishReason reason);
+  Delta OnFinish(ChoiceFinish reason);
 
   // Logprobs of an echoed prompt: position 0 has none, `scores` are those of positions 1 and on.
   std::vector<PositionLogprobs> PromptLogprobs(std::span<const uint32_t> prompt,

@@ -19,8 +19,9 @@ class ComputePool {
   ComputePool& operator=(const ComputePool&) = delete;
   ~ComputePool();
 
-  // Calls tile(i) once for each i in [0, tile_count), in any order and on any of the threads; returns when
-  // all are done. `tile` must not throw. Which thread runs a tile must not change its result.
+  // Calls tile(i) once for each i in [0, tile_count), in any order and on any of the threads;
+  // returns when all are done. `tile` must not throw. Which thread runs a tile must not change its
+  // result.
   void Run(uint32_t tile_count, const std::function<void(uint32_t)>& tile);
 
   uint32_t thread_count() const;

@@ -17,8 +17,8 @@ namespace switchyard {
 
 // The canonical order of arithmetic ("f32x16"), which every instruction set follows bit for bit:
 //   dot(x, w) over K: 16 lanes; lane j accumulates fma(x[k], w[k], lane_j) for k = j, j+16, j+32, …
-//   (missing elements of the last group add nothing: their lanes are left alone), then the lanes are
-//   added pairwise: 8 distances (i, i+8), then 4, 2, 1.
+//   (missing elements of the last group add nothing: their lanes are left alone), then the lanes
+//   are added pairwise: 8 distances (i, i+8), then 4, 2, 1.
 // Weights of 16 bits are widened to f32 exactly first. A result therefore depends on its row alone,
 // whatever the batch, the tile, the number of threads or the instruction set; the scalar table is
 // both the reference twin and the definition.
@@ -28,7 +28,8 @@ namespace switchyard {
 enum class InstructionSet : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
 
 // y[m][n] = dot(x[m], w[n]) (+ bias[n] if not null). x: [row_count][w.columns] with row stride
-// `x_stride` floats, y: stride `y_stride` floats. Computes output columns [column_begin, column_end).
+// `x_stride` floats, y: stride `y_stride` floats. Computes output columns [column_begin,
+// column_end).
 struct GemmArgs {
   const float* x = nullptr;
   size_t x_stride = 0;
@@ -41,8 +42,8 @@ struct GemmArgs {
   uint32_t column_end = 0;
 };
 
-// y[r][i] = fma(weights[r][t], x[t][i], y[r][i]) for t = 0, 1, 2, …: what axpy() would do term by term,
-// for `row_count` rows that share the terms. Strides are elements; x is f32, bf16 or f16.
+// y[r][i] = fma(weights[r][t], x[t][i], y[r][i]) for t = 0, 1, 2, …: what axpy() would do term by
+// term, for `row_count` rows that share the terms. Strides are elements; x is f32, bf16 or f16.
 struct WeightedSumArgs {
   const float* weights = nullptr;
   size_t weight_stride = 0;
@@ -101,7 +102,8 @@ float Exp(float x);
 // y = x w^T with column tiles spread over the pool.
 void ParallelGemm(const Kernels& kernels, ComputePool& pool, const GemmArgs& args);
 
-// One activated expert of a grouped GEMM: rows [first_row, first_row + row_count) of the sorted input.
+// One activated expert of a grouped GEMM: rows [first_row, first_row + row_count) of the sorted
+// input.
 struct FfnGroup {
   MatrixView gate;
   MatrixView up;
@@ -110,16 +112,17 @@ struct FfnGroup {
   uint32_t row_count = 0;
 };
 
-// y[row] = down( silu(gate x[row]) * (up x[row]) ) for the group of each row; rows are sorted by group.
-// Tiles of (group, column block) of all groups share the pool without a barrier per group.
+// y[row] = down( silu(gate x[row]) * (up x[row]) ) for the group of each row; rows are sorted by
+// group. Tiles of (group, column block) of all groups share the pool without a barrier per group.
 struct GroupedFfnArgs {
   std::span<const FfnGroup> groups;
   const float* x = nullptr;  // [rows][hidden]
   uint32_t hidden_size = 0;
   uint32_t intermediate_size = 0;
-  float* y = nullptr;              // [rows][hidden]
+  float* y = nullptr;                     // [rows][hidden]
   std::vector<float>* scratch = nullptr;  // Grows to rows * intermediate * 2; reused by the caller.
 };
+
 void GroupedFfn(const Kernels& kernels, ComputePool& pool, const GroupedFfnArgs& args);
 
 }  // namespace switchyard

@@ -15,10 +15,10 @@ namespace switchyard {
 // latent [kv_lora_rank] followed by the rotated key [rope_dim].
 struct KvLayout {
   uint32_t layer_count = 0;
-  uint32_t latent_dim = 0;      // kv_lora_rank + rope_dim
-  uint32_t block_size = 16;     // Tokens per block; a power of two.
+  uint32_t latent_dim = 0;   // kv_lora_rank + rope_dim
+  uint32_t block_size = 16;  // Tokens per block; a power of two.
   uint32_t block_count = 0;
-  Dtype dtype = Dtype::kBf16;   // kF32 or kBf16.
+  Dtype dtype = Dtype::kBf16;  // kF32 or kBf16.
 
   size_t row_bytes() const { return size_t{latent_dim} * BytesOf(dtype); }
 

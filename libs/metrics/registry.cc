@@ -78,8 +78,12 @@ Gauge Registry::MakeGauge(const std::string& name, const std::string& help, cons
 Histogram Registry::MakeHistogram(const std::string& name, const std::string& help,
                                   const std::vector<double>& buckets, const Labels& labels) {
   Histogram histogram;
-  histogram.histogram_ = &prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add(
-      labels, prometheus::Histogram::BucketBoundaries(buckets.begin(), buckets.end()));
+  histogram.histogram_ =
+      &prometheus::BuildHistogram()
+           .Name(name)
+           .Help(help)
+           .Register(*registry_)
+           .Add(labels, prometheus::Histogram::BucketBoundaries(buckets.begin(), buckets.end()));
   return histogram;
 }
 
@@ -105,9 +109,8 @@ const std::vector<double>& StageSecondsBuckets() {
 }
 
 const std::vector<double>& RequestSecondsBuckets() {
-  static const std::vector<double> kBuckets = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75,
-                                               1,     2.5,  5,     7.5,  10,  20,   40,  80,
-                                               160,   320};
+  static const std::vector<double> kBuckets = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1,
+                                               2.5,   5,    7.5,   10,   20,  40,   80,  160,  320};
   return kBuckets;
 }
 

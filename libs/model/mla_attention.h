@@ -21,9 +21,9 @@ struct AttentionRow {
   std::span<const BlockId> blocks;  // The sequence's block table, covering [0, position].
 };
 
-// MlaAttention is multi-head latent attention (arXiv 2412.19437 §2.1.1) over the paged latent cache,
-// in the two forms of DESIGN §6: expanded (keys and values are made from the cached latent) and
-// weight-absorbed (queries are moved into the latent space).
+// MlaAttention is multi-head latent attention (arXiv 2412.19437 §2.1.1) over the paged latent
+// cache, in the two forms of DESIGN §6: expanded (keys and values are made from the cached latent)
+// and weight-absorbed (queries are moved into the latent space).
 //
 // A row's result depends on its token, position, form and the cached rows before it, and on nothing
 // else: keys are walked in blocks aligned to absolute positions, and the latent is always read as

@@ -11,7 +11,8 @@
 
 namespace switchyard {
 
-// ApiError is an answer that says no: an HTTP status and OpenAI's error object. A value, any thread.
+// ApiError is an answer that says no: an HTTP status and OpenAI's error object. A value, any
+// thread.
 //
 // `message` and `param` carry field names and numbers, never a prompt's text.
 struct ApiError {
@@ -57,8 +58,9 @@ std::string ErrorJson(const ApiError& error);
 template <typename T>
 class ApiResult {
  public:
-  ApiResult(T value) : held_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
-  ApiResult(ApiError error) : held_(std::move(error)) {}     // NOLINT(google-explicit-constructor)
+  ApiResult(T value) : held_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+
+  ApiResult(ApiError error) : held_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return std::holds_alternative<T>(held_); }
 

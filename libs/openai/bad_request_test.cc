@@ -81,7 +81,8 @@ constexpr BadField kBadSampling[] = {
     {R"("stop":"")", "stop"},
     {R"("stop":["a",5])", "stop"},
     {R"("stop":["a",["b"]])", "stop"},
-    {R"("stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])", "stop"},
+    {R"("stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])",
+     "stop"},
     {R"("stop_token_ids":5)", "stop_token_ids"},
     {R"("stop_token_ids":[-1])", "stop_token_ids[0]"},
     {R"("stop_token_ids":[1,1000])", "stop_token_ids[1]"},
@@ -181,14 +182,17 @@ TEST(ParseChatRequest, RefusesBadMessagesByName) {
        "messages[0].content[1].type", "unsupported_parameter"},
       {R"([{"role":"user","content":[{"type":"input_audio"}]}])", "messages[0].content[0].type",
        "unsupported_parameter"},
-      {R"([{"role":"user","content":"a"},{"role":"user","content":"b","name":5}])", "messages[1].name"},
+      {R"([{"role":"user","content":"a"},{"role":"user","content":"b","name":5}])",
+       "messages[1].name"},
       {R"([{"role":"tool","content":"a"}])", "messages[0].tool_call_id"},
       {R"([{"role":"tool","content":"a","tool_call_id":5}])", "messages[0].tool_call_id"},
       {R"([{"role":"assistant","tool_calls":{}}])", "messages[0].tool_calls"},
-      {R"([{"role":"assistant","content":"a","reasoning_content":5}])", "messages[0].reasoning_content"},
+      {R"([{"role":"assistant","content":"a","reasoning_content":5}])",
+       "messages[0].reasoning_content"},
   };
   for (const BadField& bad : kBad) {
-    ExpectRefused(ParseChatRequest, fmt::format(R"({{"messages":{}}})", bad.members), bad.param, bad.code);
+    ExpectRefused(ParseChatRequest, fmt::format(R"({{"messages":{}}})", bad.members), bad.param,
+                  bad.code);
   }
   ExpectRefused(ParseChatRequest, "{}", "messages", "invalid_value");
   ExpectRefused(ParseChatRequest, R"({"messages":null})", "messages", "invalid_value");
@@ -222,8 +226,10 @@ TEST(ParseCompletionRequest, RefusesBadPromptsByName) {
 
 TEST(ParseCompletionRequest, RefusesBadCompletionFieldsByName) {
   constexpr BadField kBad[] = {
-      {R"("logprobs":true)", "logprobs"},    {R"("logprobs":21)", "logprobs"},
-      {R"("logprobs":-1)", "logprobs"},      {R"("echo":"yes")", "echo"},
+      {R"("logprobs":true)", "logprobs"},
+      {R"("logprobs":21)", "logprobs"},
+      {R"("logprobs":-1)", "logprobs"},
+      {R"("echo":"yes")", "echo"},
       {R"("max_tokens":0,"echo":false)", "max_tokens"},
       {R"("add_special_tokens":0)", "add_special_tokens"},
   };
@@ -303,13 +309,13 @@ TEST(ParseRequests, RefuseWhatExceedsANamedLimit) {
   for (int i = 0; i < 2000; ++i) {
     bias += fmt::format(R"({}"{}":1)", i == 0 ? "" : ",", i);
   }
-  ExpectRefused(ParseCompletionRequest, CompletionWith(R"("logit_bias":{)" + bias + "}"), "logit_bias",
-                "invalid_value");
+  ExpectRefused(ParseCompletionRequest, CompletionWith(R"("logit_bias":{)" + bias + "}"),
+                "logit_bias", "invalid_value");
   const std::string long_text(2000, 'a');
-  ExpectRefused(ParseCompletionRequest, CompletionWith(fmt::format(R"("stop":"{}")", long_text)), "stop",
-                "invalid_value");
-  ExpectRefused(ParseCompletionRequest, CompletionWith(fmt::format(R"("model":"{}")", long_text)), "model",
-                "invalid_value");
+  ExpectRefused(ParseCompletionRequest, CompletionWith(fmt::format(R"("stop":"{}")", long_text)),
+                "stop", "invalid_value");
+  ExpectRefused(ParseCompletionRequest, CompletionWith(fmt::format(R"("model":"{}")", long_text)),
+                "model", "invalid_value");
   std::string prompts = "\"x\"";
   for (int i = 0; i < 200; ++i) {
     prompts += ",\"x\"";

@@ -56,7 +56,8 @@ bool ReadPrompts(FieldReader& reader, const ParseLimits& limits, std::vector<Pro
   }
   for (const simdjson::dom::element item : list) {
     if (out->size() == limits.prompts_max) {
-      return reader.FailValue("prompt", fmt::format("has more than {} prompts", limits.prompts_max));
+      return reader.FailValue("prompt",
+                              fmt::format("has more than {} prompts", limits.prompts_max));
     }
     if (!ReadPrompt(reader, item, fmt::format("prompt[{}]", out->size()), limits, out)) {
       return false;
@@ -66,7 +67,8 @@ bool ReadPrompts(FieldReader& reader, const ParseLimits& limits, std::vector<Pro
 }
 
 // What two fields must agree on.
-bool CheckTogether(FieldReader& reader, const ParseLimits& limits, const CompletionRequest& request) {
+bool CheckTogether(FieldReader& reader, const ParseLimits& limits,
+                   const CompletionRequest& request) {
   const SamplingFields& fields = request.sampling;
   if (*fields.max_tokens == 0 && !request.echo) {
     return reader.FailValue("max_tokens", "may be 0 only with echo");

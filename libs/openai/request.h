@@ -20,18 +20,18 @@ namespace switchyard {
 // Named bounds of one request. A request past one is refused with 400 (413 for the body).
 struct ParseLimits {
   size_t body_bytes_max = size_t{8} << 20;
-  size_t depth_max = 32;                // Nested arrays and objects.
-  size_t members_max = 256;             // Of the top-level object.
+  size_t depth_max = 32;     // Nested arrays and objects.
+  size_t members_max = 256;  // Of the top-level object.
   size_t messages_max = 4096;
-  size_t prompts_max = 128;             // Of one completion request.
-  size_t choices_max = 128;             // Prompts times n.
-  size_t prompt_tokens_max = 1 << 20;   // Of a prompt given as token ids.
+  size_t prompts_max = 128;            // Of one completion request.
+  size_t choices_max = 128;            // Prompts times n.
+  size_t prompt_tokens_max = 1 << 20;  // Of a prompt given as token ids.
   size_t stop_count_max = 16;
-  size_t stop_bytes_max = 1024;         // Each.
+  size_t stop_bytes_max = 1024;  // Each.
   size_t logit_bias_count_max = 1024;
-  size_t name_bytes_max = 256;          // Model, cache_salt, roles' names and ids.
+  size_t name_bytes_max = 256;  // Model, cache_salt, roles' names and ids.
   int64_t max_tokens_max = 1 << 20;
-  uint32_t vocab_size = 0;              // Token ids must be below; 0 for not known here.
+  uint32_t vocab_size = 0;  // Token ids must be below; 0 for not known here.
 };
 
 // Fields that chat and text completions share. Absent optionals leave the choice to the server.
@@ -66,8 +66,8 @@ struct SamplingFields {
 
 struct ChatRequest {
   SamplingFields sampling;
-  // A JSON array for the chat template. Text parts are joined with a newline, `developer` has become
-  // `system`, and members that templates do not know are gone.
+  // A JSON array for the chat template. Text parts are joined with a newline, `developer` has
+  // become `system`, and members that templates do not know are gone.
   std::string messages_json;
   size_t message_count = 0;
   bool logprobs = false;

@@ -110,8 +110,8 @@ TEST(ParseChatRequest, AcceptsNeutralFormsOfUnsupportedFields) {
 }
 
 TEST(ParseChatRequest, NormalisesTopKAndSingleStop) {
-  const ChatRequest request =
-      Chat(R"({"messages":[{"role":"user","content":"x"}],"top_k":-1,"stop":"END","seed":-9223372036854775808})");
+  const ChatRequest request = Chat(
+      R"({"messages":[{"role":"user","content":"x"}],"top_k":-1,"stop":"END","seed":-9223372036854775808})");
   EXPECT_EQ(request.sampling.top_k, 0);
   EXPECT_THAT(request.sampling.stop, ElementsAre("END"));
   EXPECT_EQ(request.sampling.seed, INT64_MIN);

@@ -27,16 +27,16 @@ void AppendTail(JsonWriter& json, const Usage* usage) {
   json.Raw("}");
 }
 
-void AppendFinish(JsonWriter& json, FinishReason reason) {
+void AppendFinish(JsonWriter& json, ChoiceFinish reason) {
   json.Raw(",\"finish_reason\":");
-  if (reason == FinishReason::kNone) {
+  if (reason == ChoiceFinish::kNone) {
     json.Raw("null");
   } else {
     json.String(NameOf(reason));
   }
 }
 
-void AppendChatToken(JsonWriter& json, const TokenLogprob& token) {
+void AppendChatToken(JsonWriter& json, const LogprobItem& token) {
   json.Raw("{\"token\":").String(token.bytes).Raw(",\"logprob\":").Float(token.logprob);
   json.Raw(",\"bytes\":[");
   for (size_t i = 0; i < token.bytes.size(); ++i) {
@@ -59,7 +59,7 @@ void AppendChatLogprobs(JsonWriter& json, const ChoiceText& choice) {
     AppendChatToken(json, position.token);
     json.Raw(",\"top_logprobs\":[");
     std::string_view inner_comma;
-    for (const TokenLogprob& token : position.top) {
+    for (const LogprobItem& token : position.top) {
       json.Raw(inner_comma);
       inner_comma = ",";
       AppendChatToken(json, token);
@@ -90,7 +90,7 @@ void AppendTopMap(JsonWriter& json, const PositionLogprobs& position) {
   }
   std::vector<std::string> names;
   json.Raw("{");
-  for (const TokenLogprob& token : position.top) {
+  for (const LogprobItem& token : position.top) {
     std::string name = TokenName(token.bytes);
     if (std::find(names.begin(), names.end(), name) != names.end()) {
       continue;  // Two tokens of one spelling: the likelier one came first.
@@ -152,17 +152,17 @@ void AppendModel(JsonWriter& json, const ModelCard& model) {
 
 }  // namespace
 
-std::string_view NameOf(FinishReason reason) {
+std::string_view NameOf(ChoiceFinish reason) {
   switch (reason) {
-    case FinishReason::kStop:
+    case ChoiceFinish::kStop:
       return "stop";
-    case FinishReason::kLength:
+    case ChoiceFinish::kLength:
       return "length";
-    case FinishReason::kToolCalls:
+    case ChoiceFinish::kToolCalls:
       return "tool_calls";
-    case FinishReason::kContentFilter:
+    case ChoiceFinish::kContentFilter:
       return "content_filter";
-    case FinishReason::kNone:
+    case ChoiceFinish::kNone:
       break;
   }
   return "";

@@ -29,20 +29,20 @@ struct Usage {
   int64_t cached_tokens = 0;  // Of the prompt.
 };
 
-enum class FinishReason { kNone, kStop, kLength, kToolCalls, kContentFilter };
+enum class ChoiceFinish { kNone, kStop, kLength, kToolCalls, kContentFilter };
 
 // "stop", "length", ...; empty for kNone.
-std::string_view NameOf(FinishReason reason);
+std::string_view NameOf(ChoiceFinish reason);
 
-struct TokenLogprob {
+struct LogprobItem {
   std::string bytes;  // The token's raw bytes, maybe part of a character.
   float logprob = 0.0F;
 };
 
 // One position: the token that is there, and the likeliest ones.
 struct PositionLogprobs {
-  TokenLogprob token;
-  std::vector<TokenLogprob> top;
+  LogprobItem token;
+  std::vector<LogprobItem> top;
   bool known = true;  // False for the first token of an echoed prompt: nothing comes before it.
 };
 
@@ -50,7 +50,7 @@ struct PositionLogprobs {
 struct ChoiceText {
   int64_t index = 0;
   std::string_view text;
-  FinishReason finish = FinishReason::kNone;
+  ChoiceFinish finish = ChoiceFinish::kNone;
   // Absent unless the request asked.
   std::optional<std::span<const PositionLogprobs>> logprobs;
   // Characters of the choice before this chunk; for text_offset of text completions.

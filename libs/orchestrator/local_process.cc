@@ -1,10 +1,5 @@
 #include "libs/orchestrator/local_process.h"
 
-#include <fcntl.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -12,12 +7,18 @@
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "libs/base/status.h"
 
 namespace switchyard {
 namespace {
 
-// After fork: only async-signal-safe calls. 127 is what shells answer for a program that cannot run.
+// After fork: only async-signal-safe calls. 127 is what shells answer for a program that cannot
+// run.
 [[noreturn]] void RunChild(int log_fd, char* const* arguments, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (::getppid() != parent) {
@@ -48,7 +49,8 @@ absl::StatusOr<int64_t> LaunchProcess(const LaunchOptions& options) {
   }
   std::vector<char*> arguments;
   for (const std::string& argument : options.command) {
-    arguments.push_back(const_cast<char*>(argument.c_str()));  // execv's signature; it does not write.
+    arguments.push_back(
+        const_cast<char*>(argument.c_str()));  // execv's signature; it does not write.
   }
   arguments.push_back(nullptr);
   const pid_t parent = ::getpid();

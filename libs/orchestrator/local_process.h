@@ -16,7 +16,8 @@ struct LaunchOptions {
 };
 
 // Forks and executes. The child ends when this process does (the kernel sends it SIGTERM), and gets
-// default signal handling. NotFound when the program is missing. The pid is the caller's to wait for.
+// default signal handling. NotFound when the program is missing. The pid is the caller's to wait
+// for.
 absl::StatusOr<int64_t> LaunchProcess(const LaunchOptions& options);
 
 struct ExitedProcess {

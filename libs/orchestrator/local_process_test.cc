@@ -1,10 +1,10 @@
 #include "libs/orchestrator/local_process.h"
 
-#include <sys/wait.h>
-
 #include <csignal>
 #include <optional>
 #include <string>
+
+#include <sys/wait.h>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

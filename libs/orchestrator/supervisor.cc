@@ -79,8 +79,8 @@ void Supervisor::OnExited(int64_t pid, const std::string& how, Instant now) {
   ++process->restarts;
   if (!process->was_running && process->restarts >= limits_.first_start_tries) {
     failed_process_ = process->plan.name;
-    start_failure_ = fmt::format("{} {} on each of {} tries", process->plan.name, how,
-                                 process->restarts);
+    start_failure_ =
+        fmt::format("{} {} on each of {} tries", process->plan.name, how, process->restarts);
   }
   if (now - process->started_at >= limits_.healthy_after) {
     process->backoff = limits_.restart_backoff_min;
@@ -109,9 +109,9 @@ Supervisor::Process* Supervisor::FindByPid(int64_t pid) {
 }
 
 Supervisor::Process& Supervisor::FindByName(const std::string& name) {
-  const auto it = std::find_if(processes_.begin(), processes_.end(), [&name](const Process& process) {
-    return process.plan.name == name;
-  });
+  const auto it =
+      std::find_if(processes_.begin(), processes_.end(),
+                   [&name](const Process& process) { return process.plan.name == name; });
   SY_CHECK(it != processes_.end());
   return *it;
 }

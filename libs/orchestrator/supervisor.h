@@ -20,8 +20,8 @@ struct ProcessPlan {
 struct SupervisorLimits {
   Duration restart_backoff_min = std::chrono::milliseconds(100);
   Duration restart_backoff_max = std::chrono::seconds(5);
-  Duration healthy_after = std::chrono::seconds(10);   // Then the backoff starts over.
-  Duration stop_grace = std::chrono::seconds(10);      // Between SIGTERM and SIGKILL.
+  Duration healthy_after = std::chrono::seconds(10);  // Then the backoff starts over.
+  Duration stop_grace = std::chrono::seconds(10);     // Between SIGTERM and SIGKILL.
   // A process that dies this often before its addresses were ever known makes the whole start fail.
   uint32_t first_start_tries = 3;
 };
@@ -29,10 +29,12 @@ struct SupervisorLimits {
 // What the shell does now.
 struct SupervisorActions {
   std::vector<std::string> start;
+
   struct Signal {
     int64_t pid = 0;
     int number = 0;
   };
+
   std::vector<Signal> signals;
 };
 
@@ -55,7 +57,7 @@ class Supervisor {
     State state = State::kWaiting;
     int64_t pid = 0;
     Instant started_at;
-    Instant not_before;       // Of the next start.
+    Instant not_before;  // Of the next start.
     Duration backoff = {};
     uint32_t restarts = 0;
     bool was_running = false;  // Its addresses were known once; dependants may start.

@@ -13,11 +13,11 @@
 
 namespace switchyard {
 
-// BoundedWriter queues messages for one gRPC callback stream, which takes one write at a time. It is a
-// member of the reactor; the reactor passes OnWriteDone on.
+// BoundedWriter queues messages for one gRPC callback stream, which takes one write at a time. It
+// is a member of the reactor; the reactor passes OnWriteDone on.
 //
-// Any thread. `start_write` and `finish` are the reactor's StartWrite and Finish; both are called with
-// the writer's lock held, which gRPC's callback API allows.
+// Any thread. `start_write` and `finish` are the reactor's StartWrite and Finish; both are called
+// with the writer's lock held, which gRPC's callback API allows.
 template <typename Message>
 class BoundedWriter {
  public:

@@ -10,10 +10,9 @@ namespace {
 struct Stream {
   std::vector<int> started;
   std::vector<grpc::StatusCode> finished;
-  BoundedWriter<int> writer{2, [this](const int* message) { started.push_back(*message); },
-                            [this](const grpc::Status& status) {
-                              finished.push_back(status.error_code());
-                            }};
+  BoundedWriter<int> writer{
+      2, [this](const int* message) { started.push_back(*message); },
+      [this](const grpc::Status& status) { finished.push_back(status.error_code()); }};
 };
 
 TEST(BoundedWriter, WritesOneAtATimeAndRefusesWhenFull) {

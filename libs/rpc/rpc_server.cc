@@ -28,6 +28,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   // Clients ping every 10 s to notice a stalled server; allow it, and a little more often.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A client that stands still (stopped, or its machine is gone) loses its streams in this time.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 3000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   for (grpc::Service* service : services) {
     builder.RegisterService(service);
   }

@@ -29,8 +29,8 @@ struct RpcServerOptions {
 class RpcServer {
  public:
   // Unavailable when the address cannot be bound.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options,
-                                                          const std::vector<grpc::Service*>& services);
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
+      const RpcServerOptions& options, const std::vector<grpc::Service*>& services);
   ~RpcServer();
 
   // "host:port" with the real port.

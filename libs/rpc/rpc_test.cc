@@ -2,6 +2,7 @@
 #include <memory>
 
 #include <grpcpp/grpcpp.h>
+
 #include "gtest/gtest.h"
 
 #include "proto/switchyard/v1/control.grpc.pb.h"

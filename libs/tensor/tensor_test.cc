@@ -15,8 +15,8 @@ namespace {
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsSpecials) {
   EXPECT_EQ(F32ToBf16(1.0F), 0x3f80);
-  EXPECT_EQ(F32ToBf16(1.0F + 1.0F / 256), 0x3f80);      // A tie goes to the even neighbour below.
-  EXPECT_EQ(F32ToBf16(1.0F + 3.0F / 256), 0x3f82);      // A tie goes to the even neighbour above.
+  EXPECT_EQ(F32ToBf16(1.0F + 1.0F / 256), 0x3f80);  // A tie goes to the even neighbour below.
+  EXPECT_EQ(F32ToBf16(1.0F + 3.0F / 256), 0x3f82);  // A tie goes to the even neighbour above.
   EXPECT_EQ(F32ToBf16(-std::numeric_limits<float>::infinity()), 0xff80);
   EXPECT_TRUE(std::isnan(Bf16ToF32(F32ToBf16(std::numeric_limits<float>::quiet_NaN()))));
   EXPECT_TRUE(std::isnan(Bf16ToF32(F32ToBf16(std::bit_cast<float>(0x7f800001U)))));

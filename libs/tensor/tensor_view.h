@@ -8,8 +8,8 @@
 
 namespace switchyard {
 
-// MatrixView is a read-only row-major matrix [rows, columns] of weights, not owned. A vector has one
-// row. `data` may be unaligned (it can point into a memory-mapped checkpoint).
+// MatrixView is a read-only row-major matrix [rows, columns] of weights, not owned. A vector has
+// one row. `data` may be unaligned (it can point into a memory-mapped checkpoint).
 //
 // Any thread; valid while its owner lives.
 struct MatrixView {

@@ -83,14 +83,12 @@ absl::StatusOr<std::string> ChatTemplate::Render(const ChatInput& input) const {
   }
   extra = extra.substr(begin + 1, end - begin - 1);
   const bool blank = extra.find_first_not_of(" \t\r\n") == std::string_view::npos;
-  const std::string context =
-      fmt::format("{{{}{}{}\"add_generation_prompt\":{},\"messages\":{}}}",
-                  blank ? std::string_view() : extra, blank ? "" : ",", tokens_json_,
-                  input.add_generation_prompt, input.messages_json);
+  const std::string context = fmt::format(
+      "{{{}{}{}\"add_generation_prompt\":{},\"messages\":{}}}", blank ? std::string_view() : extra,
+      blank ? "" : ",", tokens_json_, input.add_generation_prompt, input.messages_json);
   SyBytes out{};
   SyBytes error{};
-  const int32_t code =
-      sy_template_render(handle_.get(), internal::ViewOf(context), &out, &error);
+  const int32_t code = sy_template_render(handle_.get(), internal::ViewOf(context), &out, &error);
   SY_RETURN_IF_ERROR(Annotate(internal::StatusOf(code, error), "chat template"));
   return internal::TakeString(out);
 }

@@ -19,15 +19,15 @@ namespace switchyard {
 
 // A template comes with a model, so it is only half trusted: its work and its output are bounded.
 struct ChatTemplateLimits {
-  uint64_t fuel = 2'000'000;                      // Template instructions of one render.
+  uint64_t fuel = 2'000'000;  // Template instructions of one render.
   size_t output_bytes_max = size_t{64} << 20;
 };
 
 // What a template renders. The views must outlive the call.
 struct ChatInput {
-  std::string_view messages_json;        // An array of {"role", "content", ...}.
+  std::string_view messages_json;  // An array of {"role", "content", ...}.
   bool add_generation_prompt = true;
-  std::string_view extra_json = "{}";    // An object: more variables, such as enable_thinking.
+  std::string_view extra_json = "{}";  // An object: more variables, such as enable_thinking.
 };
 
 // ChatTemplate makes one prompt of a conversation, as the model's Jinja template says.

@@ -15,9 +15,9 @@ struct Character {
 };
 
 struct Lead {
-  size_t size;           // 0 for a byte that begins no character.
-  uint8_t second_min;    // The second byte's range, which excludes overlong forms, surrogates and
-  uint8_t second_max;    // code points past U+10FFFF (Unicode table 3-7).
+  size_t size;         // 0 for a byte that begins no character.
+  uint8_t second_min;  // The second byte's range, which excludes overlong forms, surrogates and
+  uint8_t second_max;  // code points past U+10FFFF (Unicode table 3-7).
 };
 
 Lead LeadOf(uint8_t byte) {

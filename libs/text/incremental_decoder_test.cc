@@ -43,10 +43,12 @@ TEST(IncrementalDecoder, ReplacesMaximalInvalidParts) {
   const std::string bad = kBad;
   EXPECT_EQ(DecodeWhole("\xff"), bad);
   EXPECT_EQ(DecodeWhole("\x80\x80"), bad + bad);
-  EXPECT_EQ(DecodeWhole("\xc0\xaf"), bad + bad);                       // Overlong.
-  EXPECT_EQ(DecodeWhole("\xed\xa0\x80"), bad + bad + bad);             // A surrogate.
-  EXPECT_EQ(DecodeWhole("\xf4\x90\x80\x80"), bad + bad + bad + bad);   // Past U+10FFFF.
-  EXPECT_EQ(DecodeWhole("\xf0\x9f\x98" "A"), bad + "A");
+  EXPECT_EQ(DecodeWhole("\xc0\xaf"), bad + bad);                      // Overlong.
+  EXPECT_EQ(DecodeWhole("\xed\xa0\x80"), bad + bad + bad);            // A surrogate.
+  EXPECT_EQ(DecodeWhole("\xf4\x90\x80\x80"), bad + bad + bad + bad);  // Past U+10FFFF.
+  EXPECT_EQ(DecodeWhole("\xf0\x9f\x98"
+                        "A"),
+            bad + "A");
   EXPECT_EQ(DecodeWhole("\xe4\xbd\xe4\xbd\xa0"), bad + "\xe4\xbd\xa0");
   EXPECT_EQ(DecodeWhole("\xe0\x80\x80"), bad + bad + bad);
   EXPECT_EQ(DecodeWhole(std::string_view("\0x", 2)), std::string("\0x", 2));
@@ -56,8 +58,9 @@ TEST(IncrementalDecoder, AnyCutGivesTheWholeSequencesDecode) {
   const uint64_t seed = 20261122;
   SCOPED_TRACE("seed " + std::to_string(seed));
   Rng rng(seed);
-  const std::vector<std::string> pieces = {"a", "\xc3\xa9", "\xe4\xbd\xa0", "\xf0\x9f\x98\x80", "\xff",
-                                           "\x80", "\xf0\x9f", "\xe4", "\xed\xa0\x80", "\xc0"};
+  const std::vector<std::string> pieces = {
+      "a",    "\xc3\xa9", "\xe4\xbd\xa0", "\xf0\x9f\x98\x80", "\xff",
+      "\x80", "\xf0\x9f", "\xe4",         "\xed\xa0\x80",     "\xc0"};
   for (int round = 0; round < 2000; ++round) {
     std::string bytes;
     for (uint64_t n = rng.Below(12); n > 0; --n) {

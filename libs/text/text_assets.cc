@@ -96,9 +96,8 @@ absl::StatusOr<std::optional<ChatTemplate>> LoadTemplate(const std::string& mode
   if (config.empty()) {
     config = "{}";
   }
-  absl::StatusOr<ChatTemplate> loaded = source.empty()
-                                            ? ChatTemplate::FromTokenizerConfig(config)
-                                            : ChatTemplate::FromSource(source, config);
+  absl::StatusOr<ChatTemplate> loaded = source.empty() ? ChatTemplate::FromTokenizerConfig(config)
+                                                       : ChatTemplate::FromSource(source, config);
   if (loaded.ok()) {
     return std::optional<ChatTemplate>(*std::move(loaded));
   }

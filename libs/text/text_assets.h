@@ -25,13 +25,13 @@ struct TextAssets {
   Tokenizer tokenizer;
   std::optional<ChatTemplate> chat_template;  // Absent for a base model.
   std::optional<uint32_t> bos_id;
-  std::vector<uint32_t> eos_ids;              // Not empty, ascending, each inside the vocabulary.
+  std::vector<uint32_t> eos_ids;  // Not empty, ascending, each inside the vocabulary.
   GenerationDefaults defaults;
 };
 
-// Reads tokenizer.json, and if they are there tokenizer_config.json, chat_template.jinja (which goes
-// before the template in the config) and generation_config.json (which goes before the tokens of
-// tokenizer_config.json). Each error names its file.
+// Reads tokenizer.json, and if they are there tokenizer_config.json, chat_template.jinja (which
+// goes before the template in the config) and generation_config.json (which goes before the tokens
+// of tokenizer_config.json). Each error names its file.
 absl::StatusOr<TextAssets> LoadTextAssets(const std::string& model_dir);
 
 }  // namespace switchyard

@@ -15,8 +15,9 @@ absl::StatusOr<std::vector<uint32_t>> EncodeWith(const SyTokenizer* handle, std:
                                                  bool add_special) {
   SyIds ids{};
   SyBytes error{};
-  const int32_t code = sy_tokenizer_encode(handle, internal::ViewOf(text), mode,
-                                           static_cast<uint32_t>(marker), add_special, &ids, &error);
+  const int32_t code =
+      sy_tokenizer_encode(handle, internal::ViewOf(text), mode, static_cast<uint32_t>(marker),
+                          add_special, &ids, &error);
   SY_RETURN_IF_ERROR(internal::StatusOf(code, error));
   return internal::TakeIds(ids);
 }
@@ -51,8 +52,7 @@ absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& path) {
 
 absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(std::string_view text, bool add_special,
                                                         ControlText control) const {
-  const SyEncodeMode mode =
-      control == ControlText::kMatch ? kSyEncodeWithAdded : kSyEncodePlain;
+  const SyEncodeMode mode = control == ControlText::kMatch ? kSyEncodeWithAdded : kSyEncodePlain;
   return EncodeWith(handle_.get(), text, mode, 0, add_special);
 }
 

@@ -32,7 +32,8 @@ struct GuardedJson {
   char32_t marker = 0;  // 0 when the document did not have to change.
 };
 
-// Tokenizer turns text into token ids and back: a byte-level BPE from a Hugging Face tokenizer.json.
+// Tokenizer turns text into token ids and back: a byte-level BPE from a Hugging Face
+// tokenizer.json.
 //
 // Immutable after Load(), any thread. No message carries the text that it was given.
 class Tokenizer {

@@ -134,7 +134,8 @@ TEST_F(TokenizerTest, GuardedTextHasNoControlTokenOfTheUsers) {
       tokenizer_.EncodeGuarded(text + "<|end|>", guarded.marker, false).value();
   ASSERT_EQ(ids.back(), end_id_);
   ids.pop_back();
-  EXPECT_EQ(ids, tokenizer_.Encode("x<|end|><<|User|><|end|>", false, ControlText::kAsText).value());
+  EXPECT_EQ(ids,
+            tokenizer_.Encode("x<|end|><<|User|><|end|>", false, ControlText::kAsText).value());
 }
 
 TEST_F(TokenizerTest, GuardKeepsAnswersWhenTheUserUsesNoncharacters) {
@@ -151,12 +152,14 @@ TEST(Tokenizer, RefusesBadFilesByName) {
 }
 
 TEST(Tokenizer, RefusesHostileJson) {
-  for (const std::string& json :
-       {std::string(), std::string("[]"), std::string("{\"decoder\":{\"type\":\"ByteLevel\"}}"),
-        std::string(100'000, '['),
-        std::string(R"({"decoder":{"type":"ByteLevel"},"added_tokens":[{"id":4000000000,"content":"x",)"
-                    R"("special":true,"single_word":false,"lstrip":false,"rstrip":false,)"
-                    R"("normalized":false}],"model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}})")}) {
+  for (
+      const std::string& json :
+      {std::string(), std::string("[]"), std::string("{\"decoder\":{\"type\":\"ByteLevel\"}}"),
+       std::string(100'000, '['),
+       std::string(
+           R"({"decoder":{"type":"ByteLevel"},"added_tokens":[{"id":4000000000,"content":"x",)"
+           R"("special":true,"single_word":false,"lstrip":false,"rstrip":false,)"
+           R"("normalized":false}],"model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}})")}) {
     EXPECT_EQ(Tokenizer::FromJson(json).status().code(), absl::StatusCode::kInvalidArgument);
   }
 }

@@ -180,9 +180,8 @@ class InprocHub {
   std::deque<Event> Take(Endpoint& endpoint, Duration timeout) {
     std::unique_lock lock(mutex_);
     if (timeout > Duration::zero()) {
-      endpoint.wake.wait_until(
-          lock, std::chrono::steady_clock::now() + std::min(timeout, kWaitMax),
-          [&] { return !endpoint.inbox.empty() || endpoint.woken; });
+      endpoint.wake.wait_until(lock, std::chrono::steady_clock::now() + std::min(timeout, kWaitMax),
+                               [&] { return !endpoint.inbox.empty() || endpoint.woken; });
       endpoint.woken = false;
     }
     std::deque<Event> taken;
@@ -290,10 +289,9 @@ class InprocHub {
         continue;
       }
       side.open = false;
-      PushLocked(*side.endpoint,
-                 {.kind = Event::Kind::kDown,
-                  .peer = side.peer,
-                  .end = index == closing_side ? why : End::kClosedThere});
+      PushLocked(*side.endpoint, {.kind = Event::Kind::kDown,
+                                  .peer = side.peer,
+                                  .end = index == closing_side ? why : End::kClosedThere});
     }
   }
 

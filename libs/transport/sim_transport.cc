@@ -122,7 +122,8 @@ SimNetwork::Endpoint& SimNetwork::Find(const std::string& name) {
 absl::StatusOr<std::string> SimNetwork::Listen(Endpoint& endpoint, const std::string& address) {
   endpoint.listening = true;
   const std::string own = std::string(kScheme) + endpoint.name;
-  if (address.starts_with(kScheme) || address.find(':') == std::string::npos || address.ends_with(":0")) {
+  if (address.starts_with(kScheme) || address.find(':') == std::string::npos ||
+      address.ends_with(":0")) {
     return own;
   }
   auto [entry, inserted] = names_by_address_.emplace(address, endpoint.name);
@@ -141,9 +142,9 @@ absl::StatusOr<PeerHandle> SimNetwork::Connect(Endpoint& endpoint, const std::st
                              limits_.peers_max);
   }
   const auto alias = names_by_address_.find(address);
-  const std::string name = alias != names_by_address_.end()      ? alias->second
-                           : address.starts_with(kScheme) ? address.substr(kScheme.size())
-                                                                 : address;
+  const std::string name = alias != names_by_address_.end() ? alias->second
+                           : address.starts_with(kScheme)   ? address.substr(kScheme.size())
+                                                            : address;
   Endpoint& target = Find(name);
   const uint64_t id = next_connection_++;
   const PeerHandle peer(endpoint.next_peer++);
@@ -293,8 +294,8 @@ void SimNetwork::Schedule(Instant at, Event event) {
 Instant SimNetwork::ArrivalInOrder(Connection& connection, int from_side) {
   SimSide& from = connection.sides[from_side];
   const SimSide& to = connection.sides[1 - from_side];
-  from.last_arrival = std::max(
-      from.last_arrival, clock_.Now() + DelayOf(LinkOf(*from.endpoint, *to.endpoint)));
+  from.last_arrival =
+      std::max(from.last_arrival, clock_.Now() + DelayOf(LinkOf(*from.endpoint, *to.endpoint)));
   return from.last_arrival;
 }
 
@@ -350,8 +351,8 @@ bool SimNetwork::RunBatch(Instant until, const Endpoint* waiter) {
   clock_.SetTo(std::max(clock_.Now(), events_.begin()->first.first));
   const Instant now = clock_.Now();
   const uint64_t newest = next_sequence_;  // What callbacks add belongs to the next batch.
-  for (auto next = events_.begin(); next != events_.end() && next->first.first <= now &&
-                                    next->first.second < newest;
+  for (auto next = events_.begin();
+       next != events_.end() && next->first.first <= now && next->first.second < newest;
        next = events_.begin()) {
     Event event = std::move(next->second);
     events_.erase(next);

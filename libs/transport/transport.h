@@ -28,7 +28,7 @@ enum class SendResult : uint8_t {
 };
 
 struct TransportLimits {
-  size_t message_bytes_max = 256 * 1024;           // Larger messages are refused on both sides.
+  size_t message_bytes_max = 256 * 1024;               // Larger messages are refused on both sides.
   size_t queued_bytes_max_per_peer = 8 * 1024 * 1024;  // Sent, not yet handed to the network.
   size_t peers_max = 1024;
 };
@@ -39,14 +39,14 @@ struct TransportStats {
   uint64_t messages_received = 0;  // Delivered to OnMessage.
   uint64_t bytes_sent = 0;
   uint64_t bytes_received = 0;
-  uint64_t oversize_closed = 0;    // Peers closed because they sent more than message_bytes_max.
-  uint64_t protocol_closed = 0;    // Peers closed because they broke the transport's own framing.
-  uint64_t backpressure = 0;       // Sends answered with kBackpressure.
-  uint64_t peers_refused = 0;      // Connections refused at peers_max.
+  uint64_t oversize_closed = 0;  // Peers closed because they sent more than message_bytes_max.
+  uint64_t protocol_closed = 0;  // Peers closed because they broke the transport's own framing.
+  uint64_t backpressure = 0;     // Sends answered with kBackpressure.
+  uint64_t peers_refused = 0;    // Connections refused at peers_max.
 };
 
-// What happened on a transport. Called by the owner thread from within Progress(), Wait() or Send(),
-// never concurrently. A handler may call Send, Close and Connect from inside a callback.
+// What happened on a transport. Called by the owner thread from within Progress(), Wait() or
+// Send(), never concurrently. A handler may call Send, Close and Connect from inside a callback.
 class TransportHandler {
  public:
   virtual ~TransportHandler() = default;
@@ -79,8 +79,8 @@ class Transport {
   // Set once, before anything else; must outlive the transport or be reset to null before it dies.
   virtual void SetHandler(TransportHandler* handler) = 0;
 
-  // Starts to accept connections. `address` is "host:port" ("127.0.0.1:0", "[fd00::1]:0"); the answer is
-  // the bound address with its real port.
+  // Starts to accept connections. `address` is "host:port" ("127.0.0.1:0", "[fd00::1]:0"); the
+  // answer is the bound address with its real port.
   virtual absl::StatusOr<std::string> Listen(const std::string& address) = 0;
 
   // Begins a connection; OnPeerUp or OnPeerDown follows from Progress(). Does not block.
@@ -100,8 +100,8 @@ class Transport {
   // Delivers what is ready; true if anything happened. Never blocks.
   virtual bool Progress() = 0;
 
-  // Sleeps until something is ready, Wake() is called, or `timeout` has passed; then Progress()es once.
-  // Returns what Progress returned.
+  // Sleeps until something is ready, Wake() is called, or `timeout` has passed; then Progress()es
+  // once. Returns what Progress returned.
   virtual bool Wait(Duration timeout) = 0;
 
   // Ends a Wait() that sleeps now, or the next one. Any thread.

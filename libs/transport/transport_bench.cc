@@ -25,8 +25,11 @@ constexpr Duration kPatience = std::chrono::seconds(10);
 class Counter final : public TransportHandler {
  public:
   void OnPeerUp(PeerHandle, bool) override { up = true; }
+
   void OnPeerDown(PeerHandle, const absl::Status&) override { SY_CHECK(false); }
+
   void OnMessage(PeerHandle, std::span<const std::byte>) override { ++messages; }
+
   void OnSendDone(PeerHandle, SendTicket, const absl::Status&) override {}
 
   bool up = false;
@@ -54,7 +57,9 @@ class InprocEcho final : public TransportHandler {
   const std::string& address() const { return address_; }
 
   void OnPeerUp(PeerHandle, bool) override {}
+
   void OnPeerDown(PeerHandle, const absl::Status&) override {}
+
   void OnSendDone(PeerHandle, SendTicket, const absl::Status&) override {}
 
   void OnMessage(PeerHandle peer, std::span<const std::byte> message) override {

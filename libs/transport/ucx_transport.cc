@@ -1,12 +1,12 @@
 #include "libs/transport/ucx_transport.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "libs/base/check.h"
 #include "libs/base/status.h"
@@ -175,10 +175,9 @@ bool UcxTransport::Wait(Duration timeout) {
     now = clock_.Now();
   }
   while (now < deadline) {
-    const bool armed = events_.empty() &&
-                       (worker_ == nullptr || ucp_worker_arm(worker_) != UCS_ERR_BUSY);
-    const bool woken =
-        Sleep(armed ? std::min(deadline - now, UntilTimer(now)) : Duration::zero());
+    const bool armed =
+        events_.empty() && (worker_ == nullptr || ucp_worker_arm(worker_) != UCS_ERR_BUSY);
+    const bool woken = Sleep(armed ? std::min(deadline - now, UntilTimer(now)) : Duration::zero());
     if (Progress()) {
       return true;
     }
@@ -287,8 +286,7 @@ ucs_status_t UcxTransport::StartReceive(UcxPeer& peer, const AmHeader& header, v
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   param.cb.recv_am = &UcxTransport::OnReceiveComplete;
   param.user_data = &operation;
-  void* request =
-      ucp_am_recv_data_nbx(worker_, data, operation.buffer.bytes.get(), bytes, &param);
+  void* request = ucp_am_recv_data_nbx(worker_, data, operation.buffer.bytes.get(), bytes, &param);
   if (request == nullptr || UCS_PTR_IS_ERR(request)) {
     events_.push_back({.kind = UcxEvent::Kind::kOperationDone,
                        .operation = &operation,
@@ -318,8 +316,7 @@ absl::Status UcxTransport::StartWorker() {
   params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
   params.thread_mode = UCS_THREAD_MODE_SINGLE;
   ucp_worker_h worker = nullptr;
-  if (const ucs_status_t status = ucp_worker_create(context_, &params, &worker);
-      status != UCS_OK) {
+  if (const ucs_status_t status = ucp_worker_create(context_, &params, &worker); status != UCS_OK) {
     return FromUcs(status, "ucp_worker_create");
   }
   ucp_am_handler_param_t am = {};
@@ -353,8 +350,7 @@ UcxPeer& UcxTransport::AddPeer(UcxPeer::State state) {
 }
 
 ucs_status_t UcxTransport::CreateEndpoint(UcxPeer& peer, ucp_ep_params_t& params) {
-  params.field_mask |=
-      UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
   params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler.cb = &UcxTransport::OnEndpointError;
   params.err_handler.arg = &peer;
@@ -371,8 +367,8 @@ ucs_status_t UcxTransport::CreateEndpoint(UcxPeer& peer, ucp_ep_params_t& params
 
 void UcxTransport::SendOperation(UcxPeer& peer, UcxOperation& operation, size_t part_count) {
   ucp_request_param_t param = {};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-                       UCP_OP_ATTR_FIELD_FLAGS;
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
   param.flags = UCP_AM_SEND_FLAG_REPLY;  // Tells the receiver which connection it is.
   param.cb.send = &UcxTransport::OnSendComplete;
   param.user_data = &operation;
@@ -386,8 +382,8 @@ void UcxTransport::SendOperation(UcxPeer& peer, UcxOperation& operation, size_t 
   } else if (part_count == 0) {
     buffer = nullptr;
   }
-  void* request = ucp_am_send_nbx(peer.endpoint, kAmId, &operation.header,
-                                  sizeof(operation.header), buffer, count, &param);
+  void* request = ucp_am_send_nbx(peer.endpoint, kAmId, &operation.header, sizeof(operation.header),
+                                  buffer, count, &param);
   if (request == nullptr || UCS_PTR_IS_ERR(request)) {
     events_.push_back({.kind = UcxEvent::Kind::kOperationDone,
                        .operation = &operation,

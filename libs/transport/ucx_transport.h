@@ -21,8 +21,9 @@ struct UcxOptions {
   };
 
   Mode mode = Mode::kAuto;
-  std::string devices{};  // NET_DEVICES ("eth0", "mlx5_0:1"); empty: lo for loopback, else UCX's choice.
-  std::string tls{};      // TLS; empty: what `mode` says.
+  std::string
+      devices{};  // NET_DEVICES ("eth0", "mlx5_0:1"); empty: lo for loopback, else UCX's choice.
+  std::string tls{};  // TLS; empty: what `mode` says.
 
   // UCX settings without their "UCX_" prefix, applied last. A variable that is set in the
   // environment wins over all of these.
@@ -44,8 +45,9 @@ struct UcxOptions {
 // does not show at all: callers need deadlines and Close().
 //
 // Addresses are numeric ("127.0.0.1:0", "[fd00::1]:0", but not IPv6 loopback) or "localhost:port";
-// names are for the caller to resolve, because resolving blocks. The first address given to Listen or Connect decides whether
-// the transport is pinned to the loopback device; a pinned one refuses other addresses.
+// names are for the caller to resolve, because resolving blocks. The first address given to Listen
+// or Connect decides whether the transport is pinned to the loopback device; a pinned one refuses
+// other addresses.
 //
 // Makes UCX settings part of the environment: call it before other threads read theirs.
 // One owner (a thread that may sleep in Wait()), but for Wake().

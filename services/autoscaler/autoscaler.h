@@ -30,8 +30,8 @@ struct AutoscalerOptions {
 // Checks and defaults; InvalidArgument names the field.
 absl::StatusOr<AutoscalerOptions> ReadOptions(const config::v1::AutoscalerConfig& config);
 
-// The placement committed by an earlier process; nullopt without a state file. DataLoss when the file
-// cannot be read as one.
+// The placement committed by an earlier process; nullopt without a state file. DataLoss when the
+// file cannot be read as one.
 absl::StatusOr<std::optional<Placement>> ReadState(const std::string& state_file);
 
 absl::Status WriteState(const std::string& state_file, const Placement& placement);

@@ -11,8 +11,8 @@
 
 namespace switchyard {
 
-// Arguments takes "--name value", "--name=value", flags "--name" and positional words apart, and reports what
-// nobody asked for. A value that begins with "--" is given with "=". One owner.
+// Arguments takes "--name value", "--name=value", flags "--name" and positional words apart, and
+// reports what nobody asked for. A value that begins with "--" is given with "=". One owner.
 class Arguments {
  public:
   // `flags` are the names that take no value.
@@ -26,8 +26,8 @@ class Arguments {
   // The next positional word; empty when there is none left.
   std::string Word();
 
-  // InvalidArgument for the first thing wrong: an unknown option, a missing or bad value, a word too
-  // many. Ask after everything was read.
+  // InvalidArgument for the first thing wrong: an unknown option, a missing or bad value, a word
+  // too many. Ask after everything was read.
   absl::Status Finish();
 
  private:

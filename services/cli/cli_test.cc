@@ -71,8 +71,11 @@ TEST(StateDir, KeepsTheFleetAndItsLock) {
   ASSERT_TRUE(dir.Prepare().ok());
   EXPECT_FALSE(dir.IsLocked());
   FleetRecord fleet{.supervisor_pid = 5, .model_dir = "m"};
-  fleet.processes.push_back(
-      {.name = "gateway", .role = "gateway", .pid = 6, .state = "running", .addresses = {{"api", "a:1"}}});
+  fleet.processes.push_back({.name = "gateway",
+                             .role = "gateway",
+                             .pid = 6,
+                             .state = "running",
+                             .addresses = {{"api", "a:1"}}});
   ASSERT_TRUE(dir.WriteFleet(fleet).ok());
   const auto back = dir.ReadFleet();
   ASSERT_TRUE(back.ok());
@@ -95,7 +98,8 @@ TEST(StatusJson, HasItsDocumentedFields) {
   FleetView view;
   view.api = "http://127.0.0.1:1";
   view.epoch = 3;
-  view.record.processes.push_back({.name = "router-0", .role = "router", .pid = 7, .state = "running"});
+  view.record.processes.push_back(
+      {.name = "router-0", .role = "router", .pid = 7, .state = "running"});
   const std::string json = ToStatusJson(view);
   for (const char* field : {"\"processes\"", "\"api\"", "\"metrics\"", "\"epoch\":3", "\"pid\":7",
                             "\"role\":\"router\"", "\"addresses\""}) {
@@ -106,9 +110,10 @@ TEST(StatusJson, HasItsDocumentedFields) {
 TEST(SumMetric, AddsMatchingSamplesOnly) {
   const std::string text =
       "# HELP x\nx{code=\"200\"} 3\nx{code=\"500\"} 2\nx_more{code=\"200\"} 9\ny 4\n";
-  EXPECT_EQ(SumMetric(text, "x", ""), 5.0);
-  EXPECT_EQ(SumMetric(text, "x", "code=\"200\""), 3.0);
-  EXPECT_EQ(SumMetric(text, "y", ""), 4.0);
+  EXPECT_EQ(SumMetric(text, "x", {}), 5.0);
+  EXPECT_EQ(SumMetric(text, "x", {"code=\"200\""}), 3.0);
+  EXPECT_EQ(SumMetric(text, "x", {"code=\"200\"", "route=\"r\""}), 0.0);
+  EXPECT_EQ(SumMetric(text, "y", {}), 4.0);
 }
 
 TEST(SseReader, FindsTextInAnyPieces) {

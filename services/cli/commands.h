@@ -12,8 +12,8 @@ inline constexpr int kExitFailed = 1;    // What was asked for could not be done
 inline constexpr int kExitUsage = 2;     // The command line is wrong.
 inline constexpr int kExitNotReady = 3;  // status: not everything is ready.
 
-// One function per subcommand; `words` are the arguments after its name. They print to stdout, errors
-// to stderr, and return the exit code. Main thread.
+// One function per subcommand; `words` are the arguments after its name. They print to stdout,
+// errors to stderr, and return the exit code. Main thread.
 int RunUp(const std::vector<std::string>& words, const std::string& bin_dir);
 int RunDown(const std::vector<std::string>& words);
 int RunStatus(const std::vector<std::string>& words);

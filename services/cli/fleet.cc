@@ -44,7 +44,8 @@ void AddIfSet(boost::json::object& config, const char* field, uint32_t value) {
   }
 }
 
-void FillAutoscaler(const UpOptions& options, const AddressBook& book, boost::json::object& config) {
+void FillAutoscaler(const UpOptions& options, const AddressBook& book,
+                    boost::json::object& config) {
   config["grpc_address"] = AddressOr(book, "autoscaler", "grpc", kAnyPort);
   config["shards_wanted"] = options.shards;
   config["replicas_wanted"] = options.replicas;

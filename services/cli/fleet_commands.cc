@@ -50,9 +50,13 @@ RequestCounts CountRequests(const FleetView& view) {
     return counts;
   }
   if (const auto reply = HttpGet(url->second, 1000); reply.ok()) {
-    counts.running = SumMetric(reply->body, "switchyard_requests_running", "");
-    counts.finished = SumMetric(reply->body, "switchyard_requests_total", "");
-    counts.failed = counts.finished - SumMetric(reply->body, "switchyard_requests_total", "code=\"200\"");
+    counts.running = SumMetric(reply->body, "switchyard_requests_running", {});
+    for (const char* route : {"route=\"/v1/completions\"", "route=\"/v1/chat/completions\""}) {
+      const double finished = SumMetric(reply->body, "switchyard_requests_total", {route});
+      counts.finished += finished;
+      counts.failed +=
+          finished - SumMetric(reply->body, "switchyard_requests_total", {route, "code=\"200\""});
+    }
   }
   return counts;
 }
@@ -111,7 +115,8 @@ int RunDown(const std::vector<std::string>& words) {
   }
   ::kill(static_cast<pid_t>(fleet->supervisor_pid), SIGTERM);
   if (!PollUntil(kDownPatience, [&state_dir] { return !state_dir.IsLocked(); })) {
-    return Fail("down", fmt::format("supervisor {} still runs", fleet->supervisor_pid), kExitFailed);
+    return Fail("down", fmt::format("supervisor {} still runs", fleet->supervisor_pid),
+                kExitFailed);
   }
   std::printf("stopped\n");
   return kExitOk;
@@ -149,7 +154,8 @@ int RunKill(const std::vector<std::string>& words) {
   }
   const ProcessRecord* process = before_view->record.Find(name);
   if (process == nullptr || process->pid <= 0) {
-    return Fail("kill", fmt::format("no running process '{}'; 'switchyard status' lists them", name),
+    return Fail("kill",
+                fmt::format("no running process '{}'; 'switchyard status' lists them", name),
                 kExitUsage);
   }
   const int64_t pid = process->pid;
@@ -169,8 +175,9 @@ int RunKill(const std::vector<std::string>& words) {
     return again != nullptr && again->pid != pid && again->state == "running" && after_view.ready;
   });
   if (!back) {
-    return Fail("kill", fmt::format("not ready again after {:.0f} s: {}", ToSeconds(kKillPatience),
-                                    after_view.not_ready_reason),
+    return Fail("kill",
+                fmt::format("not ready again after {:.0f} s: {}", ToSeconds(kKillPatience),
+                            after_view.not_ready_reason),
                 kExitFailed);
   }
   PrintKillReport(name, before, CountRequests(after_view), ToSeconds(clock.Now() - killed_at));

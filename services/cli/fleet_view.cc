@@ -1,8 +1,10 @@
 #include "services/cli/fleet_view.h"
 
+#include <algorithm>
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -58,6 +60,9 @@ void AskGateway(FleetView& view) {
   view.ready = reply.ok() && reply->status == 200;
   if (!view.ready) {
     view.not_ready_reason = reply.ok() ? reply->body : MessageOf(reply.status());
+    while (view.not_ready_reason.ends_with('\n')) {
+      view.not_ready_reason.pop_back();
+    }
   }
 }
 
@@ -118,14 +123,18 @@ std::string ToStatusJson(const FleetView& view) {
                                                     {"processes", processes}});
 }
 
-double SumMetric(const std::string& text, const std::string& name, const std::string& label_part) {
+double SumMetric(const std::string& text, const std::string& name,
+                 const std::vector<std::string>& labels) {
   std::istringstream lines(text);
   std::string line;
   double sum = 0;
   while (std::getline(lines, line)) {
     const bool is_metric = line.rfind(name + "{", 0) == 0 || line.rfind(name + " ", 0) == 0;
     const size_t space = line.rfind(' ');
-    if (is_metric && space != std::string::npos && line.find(label_part) != std::string::npos) {
+    const bool has_labels = std::all_of(
+        labels.begin(), labels.end(),
+        [&line](const std::string& label) { return line.find(label) != std::string::npos; });
+    if (is_metric && has_labels && space != std::string::npos) {
       sum += std::stod(line.substr(space + 1));
     }
   }

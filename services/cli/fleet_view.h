@@ -15,7 +15,7 @@ namespace switchyard {
 struct FleetView {
   FleetRecord record;
   bool supervisor_alive = false;
-  std::string api;                   // "http://127.0.0.1:8080"; empty until the gateway listens.
+  std::string api;  // "http://127.0.0.1:8080"; empty until the gateway listens.
   std::map<std::string, std::string> metrics;  // URL by process name.
   uint64_t epoch = 0;
   std::string placement_phase;
@@ -30,8 +30,10 @@ absl::StatusOr<FleetView> ViewFleet(const StateDir& state_dir);
 // The documented form of `status --json` (docs/cli.md).
 std::string ToStatusJson(const FleetView& view);
 
-// Sum of the samples of one metric, over all label sets whose line contains `label_part`, in Prometheus text.
-double SumMetric(const std::string& text, const std::string& name, const std::string& label_part);
+// Sum of the samples of one metric in Prometheus text, over the label sets that contain all of
+// `labels` (each as name="value").
+double SumMetric(const std::string& text, const std::string& name,
+                 const std::vector<std::string>& labels);
 
 }  // namespace switchyard
 

@@ -44,7 +44,8 @@ const std::map<std::string, const char*>& Texts() {
   --chunk-tokens N    tokens of one prompt chunk at most
   --cache-blocks N    blocks of the latent cache of each router
   --transport T       auto, tcp or shm between routers and shards (auto)
-  --state-dir DIR     logs, configuration, placement ($XDG_STATE_HOME/switchyard or ~/.local/state/switchyard)
+  --state-dir DIR     logs, configuration, placement ($XDG_STATE_HOME/switchyard or
+                      ~/.local/state/switchyard)
   --ready-seconds N   give up when not ready by then (600)
   --detach            return when ready, leave everything running
 
@@ -60,15 +61,17 @@ Open streams get up to 10 s to finish. Exit code 0 also when nothing ran.
 )"},
       {"kill", R"(switchyard kill PROCESS [--state-dir DIR]: the chaos demo
 
-Kills PROCESS (a name from 'switchyard status') with SIGKILL, waits until the supervisor has brought it
-back and the API is ready again, and reports what happened to the requests that were open.
+Kills PROCESS (a name from 'switchyard status') with SIGKILL, waits until the supervisor has brought
+it back and the API is ready again, and reports what happened to the requests that were open.
 )"},
-      {"chat", R"(switchyard chat [--url URL] [--api-key KEY] [--system TEXT] [--max-tokens N] [--state-dir DIR]
+      {"chat",
+       R"(switchyard chat [--url URL] [--api-key KEY] [--system TEXT] [--max-tokens N] [--state-dir DIR]
 
-Reads lines, prints answers as they come; an empty line or Ctrl-D ends it. Without --url it talks to the
-fleet of the state dir.
+Reads lines, prints answers as they come; an empty line or Ctrl-D ends it. Without --url it talks to
+the fleet of the state dir.
 )"},
-      {"inspect", R"(switchyard inspect DIR [--shards N]: architecture, parameters and bytes per process
+      {"inspect",
+       R"(switchyard inspect DIR [--shards N]: architecture, parameters and bytes per process
 )"}};
   return kTexts;
 }
@@ -76,9 +79,8 @@ fleet of the state dir.
 }  // namespace
 
 bool AsksForHelp(const std::vector<std::string>& words) {
-  return std::any_of(words.begin(), words.end(), [](const std::string& word) {
-    return word == "--help" || word == "-h";
-  });
+  return std::any_of(words.begin(), words.end(),
+                     [](const std::string& word) { return word == "--help" || word == "-h"; });
 }
 
 int PrintHelp(const std::string& command) {

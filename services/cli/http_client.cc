@@ -1,10 +1,10 @@
 #include "services/cli/http_client.h"
 
-#include <curl/curl.h>
-
 #include <memory>
 #include <string>
 #include <string_view>
+
+#include <curl/curl.h>
 
 #include "libs/base/status.h"
 

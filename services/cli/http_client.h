@@ -25,6 +25,7 @@ struct HttpPostOptions {
   // Called with each piece of the body as it arrives; false ends the call. Then `body` stays empty.
   std::function<bool(std::string_view)> on_piece;
 };
+
 absl::StatusOr<HttpReply> HttpPost(const HttpPostOptions& options);
 
 }  // namespace switchyard

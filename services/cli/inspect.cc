@@ -32,8 +32,8 @@ ParameterCounts Count(const ModelSpec& spec, const RouterWeights& weights) {
     shared += Size(layer.q_proj) + Size(layer.q_a_proj) + Size(layer.q_b_proj) +
               Size(layer.kv_a_proj) + Size(layer.kv_b_proj) + Size(layer.o_proj) +
               FfnSize(layer.dense) + FfnSize(layer.shared) + Size(layer.gate) +
-              layer.input_norm.size() + layer.post_attention_norm.size() +
-              layer.q_a_norm.size() + layer.kv_a_norm.size() + layer.gate_bias.size();
+              layer.input_norm.size() + layer.post_attention_norm.size() + layer.q_a_norm.size() +
+              layer.kv_a_norm.size() + layer.gate_bias.size();
   }
   const uint64_t moe_layers = spec.layer_count - spec.first_moe_layer;
   const uint64_t expert = uint64_t{3} * spec.hidden_size * spec.expert_intermediate_size;
@@ -49,9 +49,10 @@ void Print(const std::string& dir, const Checkpoint& checkpoint, const Parameter
   std::printf("  architecture   %s, %u layers (%u dense), hidden %u, vocabulary %u, context %u\n",
               spec.model_type.c_str(), spec.layer_count, spec.first_moe_layer, spec.hidden_size,
               spec.vocab_size, spec.positions_max);
-  std::printf("  attention      MLA, %u heads, q rank %u, kv rank %u, nope %u, rope %u, value %u%s\n",
-              spec.head_count, spec.q_lora_rank, spec.kv_lora_rank, spec.nope_dim, spec.rope_dim,
-              spec.value_dim, spec.yarn.has_value() ? ", YaRN" : "");
+  std::printf(
+      "  attention      MLA, %u heads, q rank %u, kv rank %u, nope %u, rope %u, value %u%s\n",
+      spec.head_count, spec.q_lora_rank, spec.kv_lora_rank, spec.nope_dim, spec.rope_dim,
+      spec.value_dim, spec.yarn.has_value() ? ", YaRN" : "");
   std::printf("  experts        %u routed per layer of %u, top %u in %u of %u groups, %u shared\n",
               spec.expert_count, spec.expert_intermediate_size, spec.top_k, spec.top_k_groups,
               spec.group_count, spec.shared_expert_count);
@@ -60,7 +61,8 @@ void Print(const std::string& dir, const Checkpoint& checkpoint, const Parameter
               static_cast<double>(counts.experts) * 1e-6);
   const uint64_t expert_total =
       checkpoint.expert_bytes() * (spec.layer_count - spec.first_moe_layer) * spec.expert_count;
-  std::printf("  weights        %s, %.1f MiB in all\n", std::string(NameOf(spec.weight_dtype)).c_str(),
+  std::printf("  weights        %s, %.1f MiB in all\n",
+              std::string(NameOf(spec.weight_dtype)).c_str(),
               static_cast<double>(checkpoint.total_bytes()) / 1048576.0);
   std::printf("  per process    router %.1f MiB, each of %u shards %.1f MiB (one replica)\n",
               static_cast<double>(checkpoint.total_bytes() - expert_total) / 1048576.0, shard_count,

@@ -28,8 +28,8 @@ constexpr Duration kCalmWait = std::chrono::seconds(1);
 constexpr size_t kLogBytesMax = 64 << 20;
 constexpr size_t kReasonBytesMax = 1000;
 
-// What a process logged about its failed start after the first `from_bytes` of its log; empty when it
-// did not come to that.
+// What a process logged about its failed start after the first `from_bytes` of its log; empty when
+// it did not come to that.
 std::string StartErrorIn(const std::string& log_path, size_t from_bytes) {
   constexpr std::string_view kMark = "cannot start: ";
   const auto log = ReadFile(log_path, kLogBytesMax);
@@ -98,11 +98,10 @@ void LocalFleet::StartProcess(const std::string& name) {
   }
   absl::Status written =
       WriteFileAtomically(state_dir_.ConfigPath(name), RenderConfig(options_, name, book_));
-  auto pid = written.ok()
-                 ? LaunchProcess({.command = {options_.bin_dir + "/" + ProgramOf(role), "--config",
-                                              state_dir_.ConfigPath(name)},
-                                  .log_path = state_dir_.LogPath(name)})
-                 : absl::StatusOr<int64_t>(written);
+  auto pid = written.ok() ? LaunchProcess({.command = {options_.bin_dir + "/" + ProgramOf(role),
+                                                       "--config", state_dir_.ConfigPath(name)},
+                                           .log_path = state_dir_.LogPath(name)})
+                          : absl::StatusOr<int64_t>(written);
   if (!pid.ok()) {
     // As if it had started and ended at once: the supervisor's backoff and tries apply.
     SY_LOG_ERROR("cannot start name={}: {}", name, MessageOf(pid.status()));
@@ -149,22 +148,21 @@ std::string LocalFleet::StartFailure() const {
 }
 
 void LocalFleet::RecordIfChanged() {
-  FleetRecord fleet{.supervisor_pid = ::getpid(),
-                    .model_dir = options_.model_dir,
-                    .failure = StartFailure()};
+  FleetRecord fleet{
+      .supervisor_pid = ::getpid(), .model_dir = options_.model_dir, .failure = StartFailure()};
   std::string summary = fleet.failure;
   for (const Supervisor::Process& process : supervisor_.processes()) {
     summary += fmt::format("{} {} {};", process.plan.name, process.pid, NameOf(process.state));
     const auto addresses = book_.find(process.plan.name);
-    fleet.processes.push_back(
-        {.name = process.plan.name,
-         .role = process.plan.role,
-         .pid = process.pid,
-         .state = NameOf(process.state),
-         .restarts = process.restarts,
-         .last_end = process.last_end,
-         .addresses = addresses == book_.end() ? std::map<std::string, std::string>()
-                                               : addresses->second});
+    fleet.processes.push_back({.name = process.plan.name,
+                               .role = process.plan.role,
+                               .pid = process.pid,
+                               .state = NameOf(process.state),
+                               .restarts = process.restarts,
+                               .last_end = process.last_end,
+                               .addresses = addresses == book_.end()
+                                                ? std::map<std::string, std::string>()
+                                                : addresses->second});
   }
   if (summary == recorded_) {
     return;

@@ -12,8 +12,8 @@
 
 namespace switchyard {
 
-// LocalFleet is the shell of a Supervisor: it forks the processes of a fleet on this machine, restarts
-// those that die, records them in the state dir, and stops them on SIGTERM or SIGINT.
+// LocalFleet is the shell of a Supervisor: it forks the processes of a fleet on this machine,
+// restarts those that die, records them in the state dir, and stops them on SIGTERM or SIGINT.
 //
 // One owner: the main thread of the supervisor process, which has no other thread.
 class LocalFleet {

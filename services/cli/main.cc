@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
     std::printf("switchyard %s\n", switchyard::kVersion);
     return switchyard::kExitOk;
   }
-  if (command == "help" || command == "--help" || command == "-h" || switchyard::AsksForHelp(words)) {
+  if (command == "help" || command == "--help" || command == "-h" ||
+      switchyard::AsksForHelp(words)) {
     return switchyard::PrintHelp(switchyard::AsksForHelp(words) ? command : "");
   }
   if (command == "up") return switchyard::RunUp(words, bin_dir);

@@ -1,9 +1,5 @@
 #include "services/cli/state_dir.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -16,6 +12,9 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "libs/base/file.h"
 #include "libs/base/status.h"
@@ -54,9 +53,8 @@ boost::json::object ToJson(const ProcessRecord& process) {
   for (const auto& [what, address] : process.addresses) {
     addresses[what] = address;
   }
-  return {{"name", process.name},         {"role", process.role},
-          {"pid", process.pid},           {"state", process.state},
-          {"restarts", process.restarts}, {"last_end", process.last_end},
+  return {{"name", process.name},   {"role", process.role},         {"pid", process.pid},
+          {"state", process.state}, {"restarts", process.restarts}, {"last_end", process.last_end},
           {"addresses", addresses}};
 }
 
@@ -94,8 +92,9 @@ absl::Status StateDir::Prepare() const {
   const std::string version_path = path_ + "/version";
   const auto version = ReadFile(version_path, 64);
   if (version.ok() && *version != kVersionContent) {
-    return FailedPrecondition("state dir {} was made by another version ({}); use another --state-dir",
-                              path_, version->substr(0, version->find('\n')));
+    return FailedPrecondition(
+        "state dir {} was made by another version ({}); use another --state-dir", path_,
+        version->substr(0, version->find('\n')));
   }
   return WriteFileAtomically(version_path, kVersionContent);
 }

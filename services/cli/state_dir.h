@@ -33,8 +33,8 @@ struct FleetRecord {
   const ProcessRecord* Find(const std::string& name) const;
 };
 
-// StateDir is the layout of --state-dir: version, lock, fleet.json, placement.json, config/, addresses/
-// and logs/.
+// StateDir is the layout of --state-dir: version, lock, fleet.json, placement.json, config/,
+// addresses/ and logs/.
 //
 // Any thread: only paths.
 class StateDir {
@@ -50,7 +50,8 @@ class StateDir {
   // True while a supervisor runs on this directory.
   bool IsLocked() const;
 
-  // Removes what an earlier fleet left: addresses and fleet.json. The placement stays, with its epoch.
+  // Removes what an earlier fleet left: addresses and fleet.json. The placement stays, with its
+  // epoch.
   void RemoveLeftovers() const;
 
   absl::Status WriteFleet(const FleetRecord& fleet) const;
@@ -62,7 +63,9 @@ class StateDir {
 
   const std::string& path() const { return path_; }
 
-  std::string ConfigPath(const std::string& name) const { return path_ + "/config/" + name + ".json"; }
+  std::string ConfigPath(const std::string& name) const {
+    return path_ + "/config/" + name + ".json";
+  }
 
   std::string AddressPath(const std::string& name) const {
     return path_ + "/addresses/" + name + ".json";

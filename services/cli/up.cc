@@ -1,8 +1,3 @@
-#include <fcntl.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +6,11 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "libs/app/environment.h"
 #include "libs/base/clock.h"
@@ -29,25 +29,24 @@ namespace {
 absl::StatusOr<UpOptions> ReadUpOptions(const std::vector<std::string>& words,
                                         const std::string& bin_dir) {
   Arguments arguments(words, {"detach"});
-  UpOptions options{
-      .model_dir = arguments.Text("model", ""),
-      .state_dir = arguments.Text("state-dir", DefaultStateDir()),
-      .bin_dir = bin_dir,
-      .host = arguments.Text("host", "127.0.0.1"),
-      .port = arguments.Number("port", 8080, 0, 65535),
-      .routers = arguments.Number("routers", 1, 1, 16),
-      .shards = arguments.Number("shards", 2, 1, 64),
-      .replicas = arguments.Number("replicas", 1, 1, 16),
-      .threads = arguments.Number("threads", 1, 1, 256),
-      .micro_batches = arguments.Number("micro-batches", 1, 1, 2),
-      .step_tokens_max = arguments.Number("step-tokens", 0, 1, 65536),
-      .chunk_tokens_max = arguments.Number("chunk-tokens", 0, 1, 65536),
-      .cache_blocks = arguments.Number("cache-blocks", 0, 1, 16777216),
-      .transport = arguments.Text("transport", "auto"),
-      .served_names = arguments.Texts("served-name"),
-      .api_keys_file = arguments.Text("api-keys", ""),
-      .detach = arguments.Flag("detach"),
-      .ready_seconds_max = arguments.Number("ready-seconds", 600, 1, 86400)};
+  UpOptions options{.model_dir = arguments.Text("model", ""),
+                    .state_dir = arguments.Text("state-dir", DefaultStateDir()),
+                    .bin_dir = bin_dir,
+                    .host = arguments.Text("host", "127.0.0.1"),
+                    .port = arguments.Number("port", 8080, 0, 65535),
+                    .routers = arguments.Number("routers", 1, 1, 16),
+                    .shards = arguments.Number("shards", 2, 1, 64),
+                    .replicas = arguments.Number("replicas", 1, 1, 16),
+                    .threads = arguments.Number("threads", 1, 1, 256),
+                    .micro_batches = arguments.Number("micro-batches", 1, 1, 2),
+                    .step_tokens_max = arguments.Number("step-tokens", 0, 1, 65536),
+                    .chunk_tokens_max = arguments.Number("chunk-tokens", 0, 1, 65536),
+                    .cache_blocks = arguments.Number("cache-blocks", 0, 1, 16777216),
+                    .transport = arguments.Text("transport", "auto"),
+                    .served_names = arguments.Texts("served-name"),
+                    .api_keys_file = arguments.Text("api-keys", ""),
+                    .detach = arguments.Flag("detach"),
+                    .ready_seconds_max = arguments.Number("ready-seconds", 600, 1, 86400)};
   SY_RETURN_IF_ERROR(arguments.Finish());
   if (options.model_dir.empty()) {
     return InvalidArgument("--model DIR is required");
@@ -169,11 +168,11 @@ int Attend(const UpOptions& options, pid_t supervisor, const sigset_t& signals) 
       progress.Show(view);
     }
     if (ended || !view.record.failure.empty()) {
-      return StopAndFail(supervisor, fmt::format("{}; see {}/logs",
-                                                 view.record.failure.empty()
-                                                     ? "the supervisor ended"
-                                                     : view.record.failure,
-                                                 options.state_dir));
+      return StopAndFail(
+          supervisor,
+          fmt::format("{}; see {}/logs",
+                      view.record.failure.empty() ? "the supervisor ended" : view.record.failure,
+                      options.state_dir));
     }
     if (clock.Now() > give_up) {
       return StopAndFail(supervisor, fmt::format("not ready after {} s: {}; see {}/logs",
@@ -211,10 +210,11 @@ int RunUp(const std::vector<std::string>& words, const std::string& bin_dir) {
     return Fail("up", MessageOf(prepared), kExitFailed);
   }
   if (state_dir.IsLocked()) {
-    return Fail("up",
-                fmt::format("already runs on state dir {0}; 'switchyard down --state-dir {0}' stops it",
-                            options->state_dir),
-                kExitFailed);
+    return Fail(
+        "up",
+        fmt::format("already runs on state dir {0}; 'switchyard down --state-dir {0}' stops it",
+                    options->state_dir),
+        kExitFailed);
   }
   state_dir.RemoveLeftovers();
   sigset_t signals;

@@ -11,6 +11,7 @@
 #include <boost/json/serialize.hpp>
 #include <unistd.h>
 
+#include "libs/app/incarnation.h"
 #include "libs/base/log.h"
 #include "libs/base/status.h"
 #include "libs/base/thread_name.h"
@@ -22,18 +23,10 @@
 namespace switchyard {
 namespace {
 
-// Progress is reported after so many experts: a few hundred KiB each in small models, tens of MiB in
-// large ones.
+// Progress is reported after so many experts: a few hundred KiB each in small models, tens of MiB
+// in large ones.
 constexpr uint32_t kExpertsPerReport = 32;
 constexpr Duration kTransportWait = std::chrono::seconds(1);
-
-// Grows with each start of a process on one machine, and is unlikely to repeat across machines.
-Incarnation NewIncarnation(const Clock& clock) {
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(
-                          clock.Now().time_since_epoch())
-                          .count();
-  return Incarnation(static_cast<uint64_t>(micros));
-}
 
 ExpertShape ShapeOf(const ModelSpec& spec) {
   return {.first_moe_layer = static_cast<uint16_t>(spec.first_moe_layer),
@@ -73,7 +66,7 @@ ExpertShard::ExpertShard(ExpertShardOptions options, Checkpoint checkpoint)
     : options_(std::move(options)),
       checkpoint_(std::move(checkpoint)),
       shape_(ShapeOf(checkpoint_.spec())),
-      incarnation_(NewIncarnation(clock_)),
+      incarnation_(NewIncarnation()),
       experts_metrics_(registry_),
       load_progress_ratio_(registry_.MakeGauge("switchyard_shard_load_progress_ratio",
                                                "Share of the commanded experts loaded.")),
@@ -90,20 +83,20 @@ absl::Status ExpertShard::Start() {
   SY_RETURN_IF_ERROR(StartAdmin());
   agent_ = std::make_unique<ShardAgent>(
       MakeChannel(options_.autoscaler_address),
-      ShardRegistration{.info = {.shard = options_.shard,
-                                 .incarnation = incarnation_,
-                                 .address = options_.advertised_address.empty()
-                                                ? bound_address_
-                                                : options_.advertised_address,
-                                 .memory_bytes = options_.memory_bytes_max},
-                        .model_digest = checkpoint_.digest(),
-                        .numerics_id = NumericsId(checkpoint_.spec()),
-                        .shape = shape_,
-                        .expert_bytes = checkpoint_.expert_bytes()},
+      ShardRegistration{
+          .info = {.shard = options_.shard,
+                   .incarnation = incarnation_,
+                   .address = options_.advertised_address.empty() ? bound_address_
+                                                                  : options_.advertised_address,
+                   .memory_bytes = options_.memory_bytes_max},
+          .model_digest = checkpoint_.digest(),
+          .numerics_id = NumericsId(checkpoint_.spec()),
+          .shape = shape_,
+          .expert_bytes = checkpoint_.expert_bytes()},
       static_cast<ShardCommandHandler&>(*this));
   agent_->Start();
-  SY_LOG_INFO("shard started shard={} incarnation={} data={} transport={} kernels={}", options_.shard,
-              incarnation_, bound_address_, transport_->description(),
+  SY_LOG_INFO("shard started shard={} incarnation={} data={} transport={} kernels={}",
+              options_.shard, incarnation_, bound_address_, transport_->description(),
               NameOf(BestKernels().instruction_set));
   return absl::OkStatus();
 }
@@ -131,8 +124,7 @@ absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& exp
   for (const uint32_t flat_index : experts) {
     SY_ASSIGN_OR_RETURN(const LayerExpert which, FromFlatIndex(shape_, flat_index));
     if (bank_.Find(which.layer, which.expert) == nullptr) {
-      SY_ASSIGN_OR_RETURN(ExpertWeights weights,
-                          checkpoint_.LoadExpert(which.layer, which.expert));
+      SY_ASSIGN_OR_RETURN(ExpertWeights weights, checkpoint_.LoadExpert(which.layer, which.expert));
       SY_RETURN_IF_ERROR(bank_.Load(which.layer, which.expert,
                                     std::make_shared<const ExpertWeights>(std::move(weights))));
     }
@@ -149,8 +141,8 @@ absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& exp
 }
 
 void ExpertShard::OnActive(EpochId epoch, const std::vector<uint32_t>& experts) {
-  // Experts that moved away stay resident: routers may still hold the older epoch, and the weights are
-  // a clean memory map that the kernel can reclaim.
+  // Experts that moved away stay resident: routers may still hold the older epoch, and the weights
+  // are a clean memory map that the kernel can reclaim.
   newest_epoch_.store(epoch.value());
   transport_->Wake();
   health_.SetReady();

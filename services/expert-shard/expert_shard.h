@@ -79,9 +79,9 @@ class ExpertShard final : public ServiceProcess, private ShardCommandHandler {
   ComputePool pool_;
   std::unique_ptr<Transport> transport_;
   std::string bound_address_;
-  std::unique_ptr<ExpertServer> server_;      // Transport thread, once started.
+  std::unique_ptr<ExpertServer> server_;  // Transport thread, once started.
   std::atomic<bool> stopping_ = false;
-  std::atomic<uint64_t> newest_epoch_ = 0;    // Told to server_ by the transport thread.
+  std::atomic<uint64_t> newest_epoch_ = 0;  // Told to server_ by the transport thread.
   std::thread transport_thread_;
   std::unique_ptr<ShardAgent> agent_;
   std::unique_ptr<AdminServer> admin_;

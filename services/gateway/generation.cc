@@ -27,7 +27,7 @@ void Append(Session::Delta&& from, Session::Delta* to) {
   for (PositionLogprobs& position : from.logprobs) {
     to->logprobs.push_back(std::move(position));
   }
-  if (from.finish != FinishReason::kNone) {
+  if (from.finish != ChoiceFinish::kNone) {
     to->finish = from.finish;
   }
 }
@@ -162,7 +162,7 @@ void Generation::OnEvent(Choice& choice, size_t index, const v1::GenerateEvent& 
   }
   Session::Delta delta;
   if (plan_.drops_tokens) {
-    delta = choice.session.OnFinish(FinishReason::kLength);
+    delta = choice.session.OnFinish(ChoiceFinish::kLength);
   } else {
     OnTokens(choice, event, &delta);
   }
@@ -200,8 +200,8 @@ void Generation::OnTokens(Choice& choice, const v1::GenerateEvent& event, Sessio
   *delta = choice.session.OnTokens(tokens);
   if (event.has_finish()) {
     Append(choice.session.OnFinish(event.finish().reason() == v1::Finish::REASON_STOP
-                                       ? FinishReason::kStop
-                                       : FinishReason::kLength),
+                                       ? ChoiceFinish::kStop
+                                       : ChoiceFinish::kLength),
            delta);
   }
 }
@@ -246,7 +246,7 @@ void Generation::PrependEcho(Choice& choice, size_t index, Session::Delta* delta
 
 void Generation::Emit(Choice& choice, size_t index, Session::Delta delta) {
   PrependEcho(choice, index, &delta);
-  if (delta.finish != FinishReason::kNone) {
+  if (delta.finish != ChoiceFinish::kNone) {
     context_.metrics.CountFinish(std::string(NameOf(delta.finish)));
   }
   if (!plan_.stream) {

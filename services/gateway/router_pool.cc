@@ -83,6 +83,10 @@ void RouterPool::OnDescribed(size_t index, absl::StatusOr<v1::DescribeResponse> 
   {
     absl::MutexLock lock(&mutex_);
     Router& router = *routers_[index];
+    if (ready.ok()) {
+      router.sequence_id = response->model_digest() + " " + response->numerics_id();
+      ready = CheckAlike(router, router.sequence_id);
+    }
     changed = router.ready.ok() != ready.ok();
     SetReady(router, ready);
     if (response.ok()) {
@@ -99,6 +103,17 @@ void RouterPool::OnDescribed(size_t index, absl::StatusOr<v1::DescribeResponse> 
   options_.on_ready(this->ready());
   absl::MutexLock lock(&mutex_);
   routers_[index]->describing = false;  // The last thing: Stop waits for it.
+}
+
+absl::Status RouterPool::CheckAlike(const Router& router, const std::string& sequence_id) const {
+  for (size_t i = 0; i < routers_.size(); ++i) {
+    const Router& other = *routers_[i];
+    if (&other != &router && other.ready.ok() && other.sequence_id != sequence_id) {
+      return Unavailable("router serves another model or rounds differently than router {}",
+                         options_.addresses[i]);
+    }
+  }
+  return absl::OkStatus();
 }
 
 void RouterPool::SetReady(Router& router, absl::Status ready) {

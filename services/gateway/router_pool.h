@@ -63,7 +63,8 @@ class RouterPool {
  private:
   struct Router {
     std::unique_ptr<RouterClient> client;
-    absl::Status ready;  // Why not, while it is not.
+    absl::Status ready;       // Why not, while it is not.
+    std::string sequence_id;  // Model digest and numerics id, as last described.
     uint32_t context_tokens_max = 0;
     size_t described_load = 0;
     size_t open_calls = 0;  // Of this gateway.
@@ -73,6 +74,9 @@ class RouterPool {
   void Run();
   void DescribeAll();
   void OnDescribed(size_t router, absl::StatusOr<v1::DescribeResponse> response);
+  // OK, or why streams must not move between this router and those that serve now.
+  absl::Status CheckAlike(const Router& router, const std::string& sequence_id) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetReady(Router& router, absl::Status ready) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Duration IntervalLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool NoneDescribing() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

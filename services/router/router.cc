@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include "libs/app/incarnation.h"
 #include "libs/base/log.h"
 #include "libs/base/status.h"
 #include "libs/base/thread_name.h"
@@ -17,11 +18,9 @@ namespace {
 // Once the drain is over, what is left of open calls is ended.
 constexpr std::chrono::milliseconds kServerStopGrace(500);
 
-// Grows with each start of a process on one machine.
-Incarnation NewIncarnation(const Clock& clock) {
-  const auto since_boot = clock.Now().time_since_epoch();
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(since_boot).count();
-  return Incarnation(static_cast<uint64_t>(micros));
+// Routers share a sequence only when their caches round alike, too.
+std::string SequenceNumericsId(const ModelSpec& spec, Dtype cache_dtype) {
+  return fmt::format("{}/cache={}", NumericsId(spec), NameOf(cache_dtype));
 }
 
 }  // namespace
@@ -99,7 +98,7 @@ absl::Status Router::StartEngine() {
                                                      .row_dtype = WireRowDtype(spec),
                                                      .model_digest = checkpoint_.digest(),
                                                      .numerics_id = NumericsId(spec),
-                                                     .incarnation = NewIncarnation(clock_),
+                                                     .incarnation = NewIncarnation(),
                                                      .rows_max = options_.scheduler.step_tokens_max,
                                                      .call_deadline = options_.call_deadline},
                                    *transport_, clock_, dispatch_metrics_);
@@ -118,10 +117,12 @@ absl::Status Router::StartEngine() {
 
 absl::Status Router::StartServers() {
   const ModelSpec& spec = checkpoint_.spec();
-  service_ = std::make_unique<InferenceService>(ServedModel{.digest = checkpoint_.digest(),
-                                                            .numerics_id = NumericsId(spec),
-                                                            .vocab_size = spec.vocab_size},
-                                                *engine_, streams_, clock_, inference_metrics_);
+  service_ = std::make_unique<InferenceService>(
+      ServedModel{
+          .digest = checkpoint_.digest(),
+          .numerics_id = SequenceNumericsId(spec, MakeEngineOptions(options_, spec).cache_dtype),
+          .vocab_size = spec.vocab_size},
+      *engine_, streams_, clock_, inference_metrics_);
   SY_ASSIGN_OR_RETURN(server_,
                       RpcServer::Start({.address = options_.grpc_address}, {service_.get()}));
   SY_ASSIGN_OR_RETURN(admin_, AdminServer::Start(options_.common.admin_address, registry_, health_,

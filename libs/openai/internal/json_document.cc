@@ -114,7 +114,8 @@ std::optional<ApiError> JsonDocument::Parse(std::string_view body, const ParseLi
     return InvalidJson("the body holds half of a surrogate pair");
   }
   if (root_.size() > limits.members_max) {
-    return InvalidJson(fmt::format("the body has {} members, more than {}", root_.size(), limits.members_max));
+    return InvalidJson(
+        fmt::format("the body has {} members, more than {}", root_.size(), limits.members_max));
   }
   if (HasDuplicateInside(element)) {
     return InvalidJson("the body names a member twice");

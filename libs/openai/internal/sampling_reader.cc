@@ -15,21 +15,53 @@ constexpr int64_t kTopKMax = std::numeric_limits<int32_t>::max();
 
 // Served by nobody here, each refused by name unless it says nothing.
 constexpr std::string_view kUnsupported[] = {
-    "tools",           "functions",         "function_call",        "audio",
-    "prediction",      "web_search_options", "structured_outputs",  "guided_json",
-    "guided_regex",    "guided_choice",     "guided_grammar",       "grammar",
-    "prompt_logprobs", "bad_words",         "allowed_token_ids",    "truncate_prompt_tokens",
-    "prompt_embeds",   "chat_template",     "chat_template_kwargs", "mm_processor_kwargs",
-    "use_beam_search", "reasoning_effort",  "thinking_token_budget", "return_token_ids",
-    "return_routed_experts", "logprob_token_ids", "continue_final_message", "images",
-    "documents",       "suffix",
+    "tools",
+    "functions",
+    "function_call",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "grammar",
+    "prompt_logprobs",
+    "bad_words",
+    "allowed_token_ids",
+    "truncate_prompt_tokens",
+    "prompt_embeds",
+    "chat_template",
+    "chat_template_kwargs",
+    "mm_processor_kwargs",
+    "use_beam_search",
+    "reasoning_effort",
+    "thinking_token_budget",
+    "return_token_ids",
+    "return_routed_experts",
+    "logprob_token_ids",
+    "continue_final_message",
+    "images",
+    "documents",
+    "suffix",
 };
 
 // Known, harmless, without effect.
 constexpr std::string_view kIgnored[] = {
-    "user",       "metadata",   "store",      "service_tier", "safety_identifier",
-    "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls", "priority", "request_id",
-    "session_id", "spaces_between_special_tokens", "verbosity",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+    "priority",
+    "request_id",
+    "session_id",
+    "spaces_between_special_tokens",
+    "verbosity",
 };
 
 bool ReadStop(FieldReader& reader, const ParseLimits& limits, SamplingFields* out) {
@@ -215,10 +247,14 @@ bool ReadSampling(FieldReader& reader, const ParseLimits& limits, SamplingFields
   return reader.String("model", limits.name_bytes_max, &out->model) &&
          reader.Number("temperature", {0.0, 2.0}, &out->temperature) && ReadTopK(reader, out) &&
          reader.Number("min_p", {0.0, 1.0}, &out->min_p) && ReadPositive(reader, out) &&
-         reader.Int("n", {1, std::min(kChoicesPerPromptMax, static_cast<int64_t>(limits.choices_max))}, &out->n) && ReadStop(reader, limits, out) &&
+         reader.Int("n",
+                    {1, std::min(kChoicesPerPromptMax, static_cast<int64_t>(limits.choices_max))},
+                    &out->n) &&
+         ReadStop(reader, limits, out) &&
          reader.TokenIds("stop_token_ids", limits.stop_count_max, limits, &out->stop_token_ids) &&
          reader.Bool("include_stop_str_in_output", &out->include_stop_str_in_output) &&
-         reader.Int("seed", {std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()},
+         reader.Int("seed",
+                    {std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()},
                     &out->seed) &&
          reader.Bool("stream", &out->stream) && ReadStreamOptions(reader, out) &&
          reader.Number("presence_penalty", {-2.0, 2.0}, &out->presence_penalty) &&
@@ -245,8 +281,8 @@ bool RefuseUnsupported(FieldReader& reader) {
     return false;
   }
   if (!skip_special_tokens) {
-    return reader.Fail(UnsupportedParameter("skip_special_tokens",
-                                            "skip_special_tokens false is not supported"));
+    return reader.Fail(
+        UnsupportedParameter("skip_special_tokens", "skip_special_tokens false is not supported"));
   }
   return true;
 }

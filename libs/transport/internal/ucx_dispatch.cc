@@ -1,8 +1,8 @@
-#include <poll.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
+
+#include <poll.h>
+#include <unistd.h>
 
 #include "libs/base/log.h"
 #include "libs/base/status.h"
@@ -93,8 +93,8 @@ void UcxTransport::OnArrived(PeerHandle handle, const AmHeader& header, ReceiveB
     return;
   }
   Consume(*peer, kind, std::move(buffer));
-  for (peer = Find(handle); peer != nullptr && !peer->early.empty() &&
-                            peer->early.begin()->first == peer->next_receive;
+  for (peer = Find(handle);
+       peer != nullptr && !peer->early.empty() && peer->early.begin()->first == peer->next_receive;
        peer = Find(handle)) {
     UcxPeer::Early next = std::move(peer->early.begin()->second);
     peer->early.erase(peer->early.begin());
@@ -211,10 +211,10 @@ bool UcxTransport::CheckTimers() {
     if (peer.state == UcxPeer::State::kClosing) {
       happened |= TryFinishClose(current, now);
     } else if (peer.state != UcxPeer::State::kUp && now >= peer.deadline) {
-      Fail(peer, DeadlineExceeded("connection not up after {} ms",
-                                  std::chrono::duration_cast<std::chrono::milliseconds>(
-                                      options_.connect_timeout)
-                                      .count()));
+      Fail(peer, DeadlineExceeded(
+                     "connection not up after {} ms",
+                     std::chrono::duration_cast<std::chrono::milliseconds>(options_.connect_timeout)
+                         .count()));
     }
   }
   return happened;

@@ -31,6 +31,7 @@ class UcxTransport final : public Transport {
   ~UcxTransport() override;
 
   void SetHandler(TransportHandler* handler) override { handler_ = handler; }
+
   absl::StatusOr<std::string> Listen(const std::string& address) override;
   absl::StatusOr<PeerHandle> Connect(const std::string& address) override;
   void Close(PeerHandle peer) override;
@@ -39,8 +40,11 @@ class UcxTransport final : public Transport {
   bool Progress() override;
   bool Wait(Duration timeout) override;
   void Wake() override;
+
   size_t queued_bytes() const override { return queued_bytes_; }
+
   size_t peer_count() const override { return peers_.size(); }
+
   std::string description() const override;
 
  private:
@@ -49,11 +53,9 @@ class UcxTransport final : public Transport {
   static void OnConnectRequest(ucp_conn_request_h request, void* arg);
   static void OnEndpointError(void* arg, ucp_ep_h endpoint, ucs_status_t status);
   static void OnSendComplete(void* request, ucs_status_t status, void* user_data);
-  static void OnReceiveComplete(void* request, ucs_status_t status, size_t length,
-                                void* user_data);
+  static void OnReceiveComplete(void* request, ucs_status_t status, size_t length, void* user_data);
   static ucs_status_t OnActiveMessage(void* arg, const void* header, size_t header_bytes,
-                                      void* data, size_t bytes,
-                                      const ucp_am_recv_param_t* param);
+                                      void* data, size_t bytes, const ucp_am_recv_param_t* param);
   ucs_status_t StartReceive(UcxPeer& peer, const AmHeader& header, void* data, size_t bytes);
 
   absl::Status Start(bool loopback);

@@ -45,7 +45,7 @@ struct UcxPeer {
     kConnecting,  // We wait for the answer to our hello.
     kAccepting,   // We wait for the other side's hello.
     kUp,
-    kClosing,     // The endpoint is being forced shut; the owner may not use it any more.
+    kClosing,  // The endpoint is being forced shut; the owner may not use it any more.
   };
 
   struct Early {

@@ -1,10 +1,5 @@
 #include "libs/transport/internal/ucx_settings.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -13,7 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <ucs/config/global_opts.h>
+#include <unistd.h>
 
 #include "libs/base/status.h"
 
@@ -118,9 +117,9 @@ absl::StatusOr<SocketAddress> ParseSocketAddress(const std::string& address) {
   if (bracketed) {
     host = host.substr(1, host.size() - 2);
   }
-  const bool digits = !port_text.empty() && port_text.size() <= 5 &&
-                      std::all_of(port_text.begin(), port_text.end(),
-                                  [](char c) { return c >= '0' && c <= '9'; });
+  const bool digits =
+      !port_text.empty() && port_text.size() <= 5 &&
+      std::all_of(port_text.begin(), port_text.end(), [](char c) { return c >= '0' && c <= '9'; });
   const unsigned long port = digits ? std::strtoul(port_text.c_str(), nullptr, 10) : 65536;
   if (port > 65535) {
     return InvalidArgument("address '{}' has no port in 0..65535", address);

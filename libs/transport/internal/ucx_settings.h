@@ -1,10 +1,9 @@
 #ifndef SWITCHYARD_LIBS_TRANSPORT_INTERNAL_UCX_SETTINGS_H_
 #define SWITCHYARD_LIBS_TRANSPORT_INTERNAL_UCX_SETTINGS_H_
 
-#include <sys/socket.h>
-
 #include <string>
 
+#include <sys/socket.h>
 #include <ucp/api/ucp.h>
 
 #include "absl/status/status.h"

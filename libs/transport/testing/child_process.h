@@ -1,13 +1,13 @@
 #ifndef SWITCHYARD_LIBS_TRANSPORT_TESTING_CHILD_PROCESS_H_
 #define SWITCHYARD_LIBS_TRANSPORT_TESTING_CHILD_PROCESS_H_
 
-#include <sys/types.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdio>
 #include <string>
+
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "libs/base/check.h"
 
@@ -42,6 +42,7 @@ class ChildProcess {
   }
 
   ~ChildProcess() { Kill(); }
+
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 

@@ -249,9 +249,8 @@ TEST_P(TransportConformance, ConnectsAgainAfterClose) {
   for (size_t round = 1; round <= 3; ++round) {
     const absl::StatusOr<PeerHandle> peer = pair.client->Connect(*address);
     ASSERT_TRUE(peer.ok());
-    ASSERT_TRUE(pair.Pump([&] {
-      return pair.at_client.up.size() == round && pair.at_server.up.size() == round;
-    }));
+    ASSERT_TRUE(pair.Pump(
+        [&] { return pair.at_client.up.size() == round && pair.at_server.up.size() == round; }));
     EXPECT_EQ(pair.at_client.up.back().first, *peer);
     pair.client->Close(*peer);
     ASSERT_TRUE(pair.Pump([&] {

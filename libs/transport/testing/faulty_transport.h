@@ -49,6 +49,7 @@ class FaultyTransport final : public Transport, private TransportHandler {
   const Counts& counts() const { return counts_; }
 
   void SetHandler(TransportHandler* handler) override { handler_ = handler; }
+
   absl::StatusOr<std::string> Listen(const std::string& address) override;
   absl::StatusOr<PeerHandle> Connect(const std::string& address) override;
   void Close(PeerHandle peer) override;
@@ -56,10 +57,15 @@ class FaultyTransport final : public Transport, private TransportHandler {
                   SendTicket ticket) override;
   bool Progress() override;
   bool Wait(Duration timeout) override;
+
   void Wake() override { inner_->Wake(); }
+
   size_t queued_bytes() const override { return inner_->queued_bytes(); }
+
   size_t peer_count() const override { return inner_->peer_count(); }
+
   std::string description() const override { return "faulty " + inner_->description(); }
+
   const TransportStats& stats() const override { return inner_->stats(); }
 
  private:

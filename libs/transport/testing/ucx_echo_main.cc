@@ -1,7 +1,5 @@
 // Echoes every message over UCX; for tests and benchmarks between processes.
 // Usage: ucx_echo tcp|shm|auto ADDRESS. Prints the bound address, then serves until it is killed.
-#include <unistd.h>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -11,6 +9,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <unistd.h>
 
 #include "libs/transport/ucx_transport.h"
 
