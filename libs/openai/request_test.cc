@@ -42,7 +42,8 @@ TEST(ParseChatRequest, ReadsEveryField) {
     "max_tokens":9,"max_completion_tokens":7,"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,
     "n":3,"stop":["a","b"],"stop_token_ids":[5,6],"include_stop_str_in_output":true,"seed":1234,
     "stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true},
-    "presence_penalty":-1,"frequency_penalty":2,"repetition_penalty":1.1,"logit_bias":{"9":-100,"3":1.5},
+    "presence_penalty":-1,"frequency_penalty":2,"repetition_penalty":1.1,
+    "logit_bias":{"9":-100,"3":1.5},
     "min_tokens":2,"ignore_eos":true,"cache_salt":"s","logprobs":true,"top_logprobs":20,
     "add_generation_prompt":false})");
   const SamplingFields& fields = request.sampling;
@@ -82,7 +83,8 @@ TEST(ParseChatRequest, NullMeansAbsent) {
 TEST(ParseChatRequest, RewritesMessagesForTemplates) {
   const ChatRequest request = Chat(R"({"messages":[
     {"role":"developer","content":"d"},
-    {"role":"user","name":"ann","content":[{"type":"text","text":"a\n\""},{"type":"text","text":"b"}],"x":1},
+    {"role":"user","name":"ann",
+     "content":[{"type":"text","text":"a\n\""},{"type":"text","text":"b"}],"x":1},
     {"role":"assistant","content":null,"tool_calls":[ {"id": "1", "n": 1.5} ]},
     {"role":"tool","tool_call_id":"1","content":"\ud83d\ude00"},
     {"role":"assistant","content":"c","reasoning_content":"r"}]})");
