@@ -88,6 +88,7 @@ absl::StatusOr<UpOptions> ReadUpOptions(const std::vector<std::string>& words,
     SY_LOG_ERROR("{}", MessageOf(locked));
     std::_Exit(kExitFailed);
   }
+  state_dir.RemoveLeftovers();
   const SteadyClock clock;
   std::_Exit(LocalFleet(options, clock).Run());
 }
@@ -163,7 +164,9 @@ int Attend(const UpOptions& options, pid_t supervisor, const sigset_t& signals) 
       return StopAndFail(supervisor, "interrupted before ready");
     }
     const bool ended = SupervisorEnded(supervisor);
-    if (auto seen = ViewFleet(state_dir); seen.ok()) {
+    // Until the supervisor has written its own record, there may be an earlier one's.
+    if (auto seen = ViewFleet(state_dir);
+        seen.ok() && seen->record.supervisor_pid == supervisor) {
       view = *std::move(seen);
       progress.Show(view);
     }
@@ -216,7 +219,6 @@ int RunUp(const std::vector<std::string>& words, const std::string& bin_dir) {
                     options->state_dir),
         kExitFailed);
   }
-  state_dir.RemoveLeftovers();
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
