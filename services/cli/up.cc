@@ -165,8 +165,7 @@ int Attend(const UpOptions& options, pid_t supervisor, const sigset_t& signals) 
     }
     const bool ended = SupervisorEnded(supervisor);
     // Until the supervisor has written its own record, there may be an earlier one's.
-    if (auto seen = ViewFleet(state_dir);
-        seen.ok() && seen->record.supervisor_pid == supervisor) {
+    if (auto seen = ViewFleet(state_dir); seen.ok() && seen->record.supervisor_pid == supervisor) {
       view = *std::move(seen);
       progress.Show(view);
     }
