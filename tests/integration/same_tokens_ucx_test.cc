@@ -18,30 +18,39 @@ constexpr uint64_t kSeed = 99;
 
 class SameTokensUcx : public testing::TestWithParam<UcxOptions::Mode> {};
 
-TEST_P(SameTokensUcx, AsInOneProcessForAnyShards) {
+void ExpectAsInOneProcess(UcxOptions::Mode mode, const std::string& model_dir, Dtype cache_dtype) {
   SCOPED_TRACE(testing::Message() << "seed " << kSeed);
-  const TinyCheckpoint model;
   const std::vector<GenerationRequest> requests =
-      RandomRequests(kSeed, 16, 40, TinyModelSpec().vocab_size);
+      RandomRequests(kSeed, 16, 40, ModelSpec::Load(model_dir).value().vocab_size);
   Traces expected;
   {
-    InprocCluster cluster({.model_dir = model.dir()});
-    expected = RunAlone(cluster, {}, requests);
+    InprocCluster cluster({.model_dir = model_dir});
+    expected = RunAlone(cluster, {.cache_dtype = cache_dtype}, requests);
   }
   for (const uint32_t shards : {1U, 2U, 4U}) {
     SCOPED_TRACE(testing::Message() << shards << " shards");
-    InprocCluster cluster({.model_dir = model.dir(),
+    InprocCluster cluster({.model_dir = model_dir,
                            .shard_count = shards,
                            .make_transport =
-                               [](const std::string& /*name*/) {
-                                 return CreateUcxTransport({.mode = GetParam()}, TransportLimits{});
+                               [mode](const std::string& /*name*/) {
+                                 return CreateUcxTransport({.mode = mode}, TransportLimits{});
                                },
                            .listen_address = "127.0.0.1:0"});
     for (const uint32_t micro_batches : {1U, 2U}) {
-      const RunShape shape{.chunk_tokens_max = 16, .micro_batches = micro_batches};
+      const RunShape shape{
+          .chunk_tokens_max = 16, .micro_batches = micro_batches, .cache_dtype = cache_dtype};
       ExpectSame(expected, RunTogether(cluster, shape, requests));
     }
   }
+}
+
+TEST_P(SameTokensUcx, OnRandomWeights) {
+  const TinyCheckpoint model;
+  ExpectAsInOneProcess(GetParam(), model.dir(), Dtype::kF32);
+}
+
+TEST_P(SameTokensUcx, OnTheDemoModel) {
+  ExpectAsInOneProcess(GetParam(), "models/demo", Dtype::kBf16);
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, SameTokensUcx,

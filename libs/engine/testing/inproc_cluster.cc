@@ -10,6 +10,7 @@
 #include "libs/base/status.h"
 #include "libs/experts/expert_bank.h"
 #include "libs/experts/expert_server.h"
+#include "libs/model/numerics_id.h"
 #include "libs/placement/placement.h"
 
 namespace switchyard {
@@ -76,7 +77,8 @@ class InprocCluster::Shard {
                          .incarnation = incarnation_,
                          .model_digest = cluster_.checkpoint_->digest(),
                          .numerics_id = kNumericsId,
-                         .hidden_size = spec.hidden_size},
+                         .hidden_size = spec.hidden_size,
+                         .row_dtype = WireRowDtype(spec)},
                         *transport, bank, cluster_.kernels_, pool, cluster_.clock_, metrics);
     transport_.store(transport.get());
     std::string bound = Need(transport->Listen(cluster_.options_.listen_address));
@@ -123,17 +125,21 @@ InprocCluster::InprocCluster(InprocClusterOptions options)
       pool_(options_.threads),
       dispatch_metrics_(registry_),
       engine_metrics_(registry_) {
-  if (!make_transport_) {
+  if (options_.shards_of != nullptr) {
+    make_transport_ = options_.shards_of->make_transport_;
+  } else if (!make_transport_) {
     make_transport_ = [this](const std::string& name) { return network_.CreateEndpoint(name); };
   }
-  for (uint32_t shard = 0; shard < options_.shard_count; ++shard) {
+  const uint32_t own_shard_count = options_.shards_of == nullptr ? options_.shard_count : 0;
+  for (uint32_t shard = 0; shard < own_shard_count; ++shard) {
     shards_.push_back(std::make_unique<Shard>(*this, shard, Incarnation(next_incarnation_++)));
   }
-  transport_ = Need(make_transport_("router"));
+  transport_ = Need(make_transport_(options_.shards_of == nullptr ? "router" : "second-router"));
   const ModelSpec& spec = checkpoint_->spec();
   dispatcher_ = std::make_unique<Dispatcher>(
       DispatcherOptions{.hidden_size = spec.hidden_size,
                         .top_k = spec.top_k,
+                        .row_dtype = WireRowDtype(spec),
                         .model_digest = checkpoint_->digest(),
                         .numerics_id = kNumericsId,
                         .incarnation = Incarnation(1),
@@ -184,8 +190,11 @@ void InprocCluster::RestartShard(uint32_t shard) {
 void InprocCluster::PublishPlacement() { engine_->SetRoutes(MakeRoutes()); }
 
 std::shared_ptr<const RouteTable> InprocCluster::MakeRoutes() {
+  if (options_.shards_of != nullptr) {
+    return options_.shards_of->MakeRoutes();
+  }
   Placement placement;
-  placement.epoch = EpochId(next_epoch_++);
+  placement.epoch = EpochId(next_epoch_.fetch_add(1));
   placement.model_digest = checkpoint_->digest();
   placement.shape = ShapeOf(checkpoint_->spec());
   for (const auto& shard : shards_) {

@@ -1,6 +1,7 @@
 #ifndef SWITCHYARD_LIBS_ENGINE_TESTING_INPROC_CLUSTER_H_
 #define SWITCHYARD_LIBS_ENGINE_TESTING_INPROC_CLUSTER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -21,6 +22,8 @@
 
 namespace switchyard {
 
+class InprocCluster;
+
 // Makes the transport of a process; called on the thread that will own it.
 using TransportFactory =
     std::function<absl::StatusOr<std::unique_ptr<Transport>>(const std::string& name)>;
@@ -34,12 +37,16 @@ struct InprocClusterOptions {
   TransportFactory make_transport{};  // Empty: an in-process network.
   std::string listen_address = "inproc:0";
   Duration call_deadline = std::chrono::seconds(5);
+  // Another cluster whose shards this one uses as a second router; it outlives this one, and its
+  // shards neither stop nor start meanwhile. shard_count and replica_count are then without
+  // meaning.
+  InprocCluster* shards_of = nullptr;
 };
 
 // InprocCluster is a whole data plane in one process: shards, each with its own thread, and the
 // router side, driven by the test's thread. Ends the process when it cannot be set up.
 //
-// One owner: the test's thread.
+// One owner: the test's thread; clusters that share shards may have a thread each.
 class InprocCluster {
  public:
   explicit InprocCluster(InprocClusterOptions options);
@@ -89,7 +96,7 @@ class InprocCluster {
   TransportFactory make_transport_;
   std::vector<std::unique_ptr<Shard>> shards_;
   uint64_t next_incarnation_ = 1;
-  uint64_t next_epoch_ = 1;
+  std::atomic<uint64_t> next_epoch_ = 1;
   ComputePool pool_;
   std::unique_ptr<Transport> transport_;
   DispatchMetrics dispatch_metrics_;
