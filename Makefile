@@ -32,7 +32,7 @@ test:  ## install what is missing, build, run every check and test
 unit:  ## build and run the unit tests only
 	cmake --preset release
 	ninja -j $(JOBS) -C build
-	ctest --test-dir build --output-on-failure -j $(JOBS) -LE 'integration|slow'
+	ctest --no-tests=error --test-dir build --output-on-failure -j $(JOBS) -LE 'integration|slow'
 
 .PHONY: sim
 sim:  ## simulated transport under seeds: make sim SEED=7
@@ -44,19 +44,19 @@ sim:  ## simulated transport under seeds: make sim SEED=7
 asan:  ## build with AddressSanitizer and UBSan and run the tests
 	cmake --preset asan
 	ninja -j $(JOBS) -C build/asan
-	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -LE 'integration|slow'
+	ctest --no-tests=error --test-dir build/asan --output-on-failure -j $(JOBS) -LE 'integration|slow'
 
 .PHONY: tsan
 tsan:  ## build the in-process libs with ThreadSanitizer and run their tests
 	cmake --preset tsan
 	ninja -j $(JOBS) -C build/tsan
-	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -LE 'integration|slow'
+	ctest --no-tests=error --test-dir build/tsan --output-on-failure -j $(JOBS) -LE 'integration|slow'
 
 .PHONY: fuzz
 fuzz:  ## run each fuzz target for T seconds (20)
 	cmake --preset fuzz -DSY_FUZZ_SECONDS=$(or $(T),20)
 	ninja -j $(JOBS) -C build/fuzz
-	ctest --test-dir build/fuzz --output-on-failure -L fuzz
+	ctest --no-tests=error --test-dir build/fuzz --output-on-failure -L fuzz
 
 .PHONY: lint
 lint:  ## house rules, formatting, generated documents, clang-tidy on changed files

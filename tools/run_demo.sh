@@ -14,18 +14,21 @@ status=$(build/bin/switchyard status --state-dir "$state" --json)
 api=$(python3 -c 'import json,sys; print(json.loads(sys.argv[1])["api"])' "$status")
 echo
 echo "a streamed completion of: def is_empty(self):"
-curl -sN "$api/v1/completions" -H 'Content-Type: application/json' -d '{"model": "demo", "stream": true,
+curl -sN --fail-with-body "$api/v1/completions" -H 'Content-Type: application/json' -d '{"model": "demo", "stream": true,
   "prompt": "def is_empty(self):\n", "max_tokens": 48, "temperature": 0}' |
   python3 -uc '
 import json, sys
+done = False
 for line in sys.stdin:
+    done = done or line.startswith("data: [DONE]")
     if line.startswith("data: {"):
         event = json.loads(line[6:])
         if "error" in event:
             sys.exit("the stream failed: " + event["error"]["message"])
         for choice in event["choices"]:
             print(choice["text"], end="", flush=True)
-print()'
+print()
+sys.exit(0 if done else "the stream did not end in good order")'
 echo
 python3 - "$status" <<'PYTHON'
 import json, sys, urllib.request

@@ -13,14 +13,25 @@ if ((${#missing[@]})); then
   sudo=()
   if [ "$(id -u)" != 0 ]; then sudo=(sudo); fi
   "${sudo[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
 
 export PATH="$PATH:$HOME/.cargo/bin"
 rust_wanted=1.82
-rust_found=$(rustc --version 2>/dev/null | awk '{print $2}' || true)
-if [ -z "$rust_found" ] || [ "$(printf '%s\n%s\n' "$rust_wanted" "$rust_found" | sort -V | head -n1)" != "$rust_wanted" ]; then
-  echo "setup: Rust $rust_wanted or newer is needed (found: ${rust_found:-none}). This gets it:" >&2
+rust_is_enough() {
+  local found
+  found=$(rustc --version 2>/dev/null | awk '{print $2}')
+  [ -n "$found" ] && [ "$(printf '%s\n%s\n' "$rust_wanted" "$found" | sort -V | head -n1)" = "$rust_wanted" ]
+}
+if ! rust_is_enough && ! command -v rustc > /dev/null; then
+  echo "setup: installing Rust from Debian (rustc-web, cargo-web)"
+  sudo=()
+  if [ "$(id -u)" != 0 ]; then sudo=(sudo); fi
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web > /dev/null || true
+fi
+if ! rust_is_enough; then
+  echo "setup: Rust $rust_wanted or newer is needed (found: $(rustc --version 2>/dev/null || echo none)). This gets it:" >&2
   echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal" >&2
   exit 1
 fi

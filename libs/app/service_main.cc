@@ -12,6 +12,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "libs/app/version.h"
@@ -103,7 +104,19 @@ int RunServiceMain(int argc, char** argv, const ServiceProgram& program) {
     return kExitUsage;
   }
   InitLogging(program.name);
+  RaiseOpenFilesMax();  // Debian's soft limit of 1024 is fewer than the clients we mean to serve.
   return RunUntilSignalled(program, config_path);
+}
+
+uint64_t RaiseOpenFilesMax() {
+  rlimit limit = {};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  return limit.rlim_cur;
 }
 
 absl::Status WriteAddressFile(const std::string& path, const std::string& name,

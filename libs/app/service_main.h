@@ -1,6 +1,7 @@
 #ifndef SWITCHYARD_LIBS_APP_SERVICE_MAIN_H_
 #define SWITCHYARD_LIBS_APP_SERVICE_MAIN_H_
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -39,6 +40,9 @@ struct ServiceProgram {
 // The whole main(): --config FILE, --help, --version; runs until SIGTERM or SIGINT, then drains; a
 // second signal ends at once. Exit codes: 0 stopped, 1 failed to start, 2 wrong usage.
 int RunServiceMain(int argc, char** argv, const ServiceProgram& program);
+
+// Raises the soft limit of open files to the hard one; returns it. Any thread.
+uint64_t RaiseOpenFilesMax();
 
 // Writes {"name": "...", "pid": N, "addresses": {...}} atomically for the supervisor; nothing when
 // `path` is empty.

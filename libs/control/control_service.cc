@@ -46,7 +46,7 @@ class ShardStream final : public grpc::ServerBidiReactor<v1::ShardReport, v1::Sh
       who_ = FromProto(report_.hello().shard());
       service_.OnHello(id_, report_.hello());
     } else if (report_.has_progress() && who_.has_value()) {
-      service_.OnProgress(*who_, report_.progress());
+      service_.OnProgress(id_, *who_, report_.progress());
     } else {
       writer_.FinishNow({grpc::StatusCode::INVALID_ARGUMENT, "the first report must be a hello"});
       return;
@@ -220,14 +220,27 @@ void ControlService::RemoveShardStream(StreamId id, const std::optional<ShardInf
     shard_streams_.erase(id);
   }
   if (who.has_value()) {
-    Post([this, id, shard = who->shard, incarnation = who->incarnation](Instant now) {
-      const auto it = stream_of_shard_.find(shard);
-      if (it != stream_of_shard_.end() && it->second == id) {
-        stream_of_shard_.erase(it);
-        coordinator_.OnLost(shard, incarnation, now);
-        SY_LOG_WARNING("shard lost shard={} incarnation={}", shard, incarnation);
-      }
-    });
+    {
+      absl::MutexLock lock(&mutex_);
+      losses_.push_back({.stream = id, .shard = who->shard, .incarnation = who->incarnation});
+    }
+    Post([](Instant) {});  // Only to wake the thread: a full mailbox does that as well.
+  }
+}
+
+void ControlService::TakeLosses(Instant now) {
+  std::vector<Loss> losses;
+  {
+    absl::MutexLock lock(&mutex_);
+    losses.swap(losses_);
+  }
+  for (const Loss& loss : losses) {
+    const auto it = stream_of_shard_.find(loss.shard);
+    if (it != stream_of_shard_.end() && it->second == loss.stream) {
+      stream_of_shard_.erase(it);
+      coordinator_.OnLost(loss.shard, loss.incarnation, now);
+      SY_LOG_WARNING("shard lost shard={} incarnation={}", loss.shard, loss.incarnation);
+    }
   }
 }
 
@@ -239,8 +252,7 @@ void ControlService::RemoveWatchStream(StreamId id) {
 void ControlService::OnHello(StreamId id, const v1::ShardHello& hello) {
   absl::StatusOr<ExpertShape> shape = FromProto(hello.shape());
   if (!shape.ok()) {
-    absl::MutexLock lock(&mutex_);
-    shard_streams_.at(id)->End(shape.status());
+    EndShardStream(id, shape.status());
     return;
   }
   ShardRegistration registration{.info = FromProto(hello.shard()),
@@ -248,19 +260,33 @@ void ControlService::OnHello(StreamId id, const v1::ShardHello& hello) {
                                  .numerics_id = hello.numerics_id(),
                                  .shape = *shape,
                                  .expert_bytes = hello.expert_bytes()};
-  Post([this, id, registration = std::move(registration)](Instant now) {
+  const bool posted = Post([this, id, registration = std::move(registration)](Instant now) {
     Register(id, registration, now);
   });
+  if (!posted) {
+    EndShardStream(id, absl::UnavailableError("the autoscaler is busy; try again"));
+  }
 }
 
-void ControlService::OnProgress(const ShardInfo& who, const v1::LoadProgress& progress) {
+void ControlService::EndShardStream(StreamId id, const absl::Status& status) {
+  absl::MutexLock lock(&mutex_);
+  if (const auto it = shard_streams_.find(id); it != shard_streams_.end()) {
+    it->second->End(status);
+  }
+}
+
+void ControlService::OnProgress(StreamId id, const ShardInfo& who,
+                                const v1::LoadProgress& progress) {
   EpochCoordinator::Progress event{.shard = who.shard,
                                    .incarnation = who.incarnation,
                                    .epoch = EpochId(progress.epoch()),
                                    .loaded = progress.loaded(),
                                    .total = progress.total(),
                                    .error = progress.error()};
-  Post([this, event = std::move(event)](Instant now) { coordinator_.OnProgress(event, now); });
+  if (!Post(
+          [this, event = std::move(event)](Instant now) { coordinator_.OnProgress(event, now); })) {
+    EndShardStream(id, absl::UnavailableError("the autoscaler is busy; try again"));
+  }
 }
 
 void ControlService::RunControlThread() {
@@ -271,6 +297,7 @@ void ControlService::RunControlThread() {
     if (event.has_value()) {
       (*event)(now);
     }
+    TakeLosses(now);
     Execute(coordinator_.Tick(now), now);
     UpdateDescription();
   }
@@ -281,10 +308,7 @@ void ControlService::Register(StreamId id, const ShardRegistration& registration
   if (!registered.ok()) {
     metrics_.registrations_rejected_total.Add();
     SY_LOG_WARNING("shard refused: {}", MessageOf(registered));
-    absl::MutexLock lock(&mutex_);
-    if (const auto it = shard_streams_.find(id); it != shard_streams_.end()) {
-      it->second->End(registered);
-    }
+    EndShardStream(id, registered);
     return;
   }
   stream_of_shard_[registration.info.shard] = id;

@@ -60,16 +60,25 @@ class ControlService final : public v1::Control::CallbackService {
 
   using StreamId = uint64_t;
 
+  // A registered shard's stream that ended; kept apart from the mailbox, which may be full.
+  struct Loss {
+    StreamId stream = 0;
+    ShardId shard;
+    Incarnation incarnation;
+  };
+
   // Called by streams, on gRPC threads.
   StreamId AddShardStream(internal::ShardStream* stream);
   StreamId AddWatchStream(internal::WatchStream* stream);
   void RemoveShardStream(StreamId id, const std::optional<ShardInfo>& who);
   void RemoveWatchStream(StreamId id);
   void OnHello(StreamId id, const v1::ShardHello& hello);
-  void OnProgress(const ShardInfo& who, const v1::LoadProgress& progress);
+  void OnProgress(StreamId id, const ShardInfo& who, const v1::LoadProgress& progress);
+  void EndShardStream(StreamId id, const absl::Status& status);
 
   // On the control thread.
   void RunControlThread();
+  void TakeLosses(Instant now);
   void Register(StreamId id, const ShardRegistration& registration, Instant now);
   void Execute(CoordinatorActions actions, Instant now);
   void SendCommand(const CoordinatorActions::Command& command);
@@ -90,6 +99,7 @@ class ControlService final : public v1::Control::CallbackService {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<StreamId, internal::ShardStream*> shard_streams_ ABSL_GUARDED_BY(mutex_);
   std::map<StreamId, internal::WatchStream*> watch_streams_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Loss> losses_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const v1::Placement> published_ ABSL_GUARDED_BY(mutex_);
   EpochCoordinator::Description description_ ABSL_GUARDED_BY(mutex_);
 };

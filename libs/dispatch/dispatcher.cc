@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint32_t kTicketSlotsMax = 256;  // A ticket is (call number, slot) in one integer.
 constexpr int kCloseWaitsMax = 200;
+constexpr int kLateRoundsMax = 64;  // For answers that have come before the deadline is looked at.
 constexpr Duration kCloseWait = std::chrono::milliseconds(5);
 
 uint32_t EntriesMax(const DispatcherOptions& options) {
@@ -104,6 +105,7 @@ absl::Status Dispatcher::Impl::FillCall(Call& call, uint32_t slot, const RoutedR
 
 absl::StatusOr<DispatchTicket> Dispatcher::Impl::Send(const RoutedRows& rows) {
   SY_RETURN_IF_ERROR(CheckRows(rows));
+  transport_.Progress();
   Maintain(clock_.Now());
   const auto free = std::ranges::find(calls_, false, &Call::active);
   const auto slot = static_cast<uint32_t>(free - calls_.begin());
@@ -123,6 +125,7 @@ absl::Status Dispatcher::Impl::Await(DispatchTicket ticket, std::span<float> out
   while (call.left > 0 && call.status.ok()) {
     const Instant now = clock_.Now();
     if (now >= call.deadline) {
+      TakeLateAnswers(call);
       Expire(call);
       break;
     }
@@ -145,6 +148,15 @@ void Dispatcher::Impl::CopyFromRoom(Call& call) {
           (size_t{call.plan.BatchRow(plan, e)} * options_.top_k + call.plan.entries[e].slot) *
           RowFloats();
       std::copy_n(call.room.get() + place, RowFloats(), call.out + place);
+    }
+  }
+}
+
+// What came in time may still lie in the transport, when this thread was busy elsewhere.
+void Dispatcher::Impl::TakeLateAnswers(const Call& call) {
+  for (int i = 0; i < kLateRoundsMax && call.left > 0 && call.status.ok(); ++i) {
+    if (!transport_.Progress()) {
+      return;
     }
   }
 }
@@ -188,13 +200,18 @@ absl::Status Dispatcher::Impl::Finish(Call& call) {
 }
 
 bool Dispatcher::Impl::Poll() {
+  const bool happened = transport_.Progress();  // First, so that nothing expires that has come.
   Maintain(clock_.Now());
-  return transport_.Progress();
+  return happened;
 }
 
 void Dispatcher::Impl::WaitForWork(Duration timeout) {
+  const bool happened = clock_.Now() >= next_event_ && transport_.Progress();
   const Instant now = clock_.Now();
   Maintain(now);
+  if (happened) {
+    return;
+  }
   const bool event_first = next_event_ < now + timeout;
   transport_.Wait(event_first ? std::max(next_event_ - now, Duration(0)) : timeout);
 }

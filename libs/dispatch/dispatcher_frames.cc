@@ -127,6 +127,12 @@ void Dispatcher::Impl::OnHelloAck(ShardLink& link, const ParsedFrame& frame) {
                                     hello->body.ordinal, link.info.shard));
     return;
   }
+  if (incarnation != link.info.incarnation) {
+    // It restarted and holds nothing yet; the placement that names it connects at once.
+    Refuse(link, FailedPrecondition("shard {} answers as incarnation {}, the placement names {}",
+                                    link.info.shard, incarnation, link.info.incarnation));
+    return;
+  }
   link.state = State::kReady;
   link.why.clear();
   link.incarnation = incarnation;

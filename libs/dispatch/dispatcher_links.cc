@@ -49,6 +49,9 @@ void Dispatcher::Impl::SetRoutes(std::shared_ptr<const RouteTable> routes) {
     ShardLink& link = FindOrAddLink(info);
     link.wanted = true;
     link.info = info;
+    if (link.state == State::kReady && link.incarnation != info.incarnation) {
+      Lose(link, State::kDown, Unavailable("it restarted"));
+    }
     if (!IsOpen(link)) {
       link.next_event = now;  // The placement knows of it again: no reason to wait.
     }

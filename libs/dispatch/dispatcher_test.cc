@@ -52,7 +52,7 @@ class ScriptedShard final : public TransportHandler {
     }
     FrameHeader header = frame->header;
     header.kind = FrameKind::kCombine;
-    header.sender_incarnation = 5;
+    header.sender_incarnation = incarnation;
     header.row_count = header.entry_count;
     std::vector<float> rows(size_t{header.entry_count} * kHidden);
     for (uint32_t i = 0; i < frame->entries.size(); ++i) {
@@ -92,13 +92,14 @@ class ScriptedShard final : public TransportHandler {
   Answer answer;
   int answer_count = 1;
   bool flip_bit = false;
+  uint64_t incarnation = 5;
   HelloBody hello = {.role = PeerRole::kShard, .ordinal = 0, .entry_credits = 1000};
 
  private:
   void SendHelloAck(PeerHandle peer) {
     FrameHeader header;
     header.kind = FrameKind::kHelloAck;
-    header.sender_incarnation = 5;
+    header.sender_incarnation = incarnation;
     header.hidden_size = kHidden;
     std::vector<std::byte> message(kHelloFrameBytesMax);
     message.resize(EncodeHello(
@@ -112,13 +113,15 @@ class ScriptedShard final : public TransportHandler {
 
 class DispatcherTest : public ::testing::Test {
  protected:
-  DispatcherTest() {
+  DispatcherTest() { SetPlacement(1, 5); }
+
+  void SetPlacement(uint64_t epoch, uint64_t incarnation) {
     Placement placement{
-        .epoch = EpochId(1),
+        .epoch = EpochId(epoch),
         .model_digest = "d",
         .shape = {.first_moe_layer = 0, .layer_count = 1, .expert_count = 1},
         .shards = {{.shard = ShardId(0),
-                    .incarnation = Incarnation(5),
+                    .incarnation = Incarnation(incarnation),
                     .address = "sim:shard",
                     .memory_bytes = 0}},
         .replicas = {{.layer = LayerId(0), .expert = ExpertId(0), .shard = ShardId(0)}}};
@@ -298,6 +301,35 @@ TEST_F(DispatcherTest, RefusesAShardOfAnotherVersion) {
   Run(20);
   EXPECT_EQ(dispatcher_.ShardStates()[0].state,
             "refused: peer speaks wire versions 7 to 7, this side 1 to 1");
+}
+
+TEST_F(DispatcherTest, WaitsForThePlacementThatNamesARestartedShard) {
+  shard_.incarnation = 6;
+  Run(20);
+  EXPECT_EQ(dispatcher_.ShardStates()[0].state,
+            "refused: shard 0 answers as incarnation 6, the placement names 5");
+  EXPECT_FALSE(dispatcher_.Ready().ok());
+  SetPlacement(2, 6);
+  Run(20);
+  EXPECT_TRUE(Call().ok());
+  // Likewise when the end of the old connection was not noticed.
+  shard_.incarnation = 7;
+  SetPlacement(3, 7);
+  EXPECT_FALSE(dispatcher_.Ready().ok());
+  Run(20);
+  EXPECT_TRUE(Call().ok());
+}
+
+TEST_F(DispatcherTest, AnswersThatCameInTimeCountHoweverLateTheyAreAwaited) {
+  Run(20);
+  const absl::StatusOr<DispatchTicket> ticket = dispatcher_.Send(Rows());
+  ASSERT_TRUE(ticket.ok());
+  network_.Stop("router");
+  network_.RunFor(std::chrono::milliseconds(200));
+  network_.Continue("router");
+  EXPECT_TRUE(dispatcher_.Await(*ticket, out_).ok());
+  EXPECT_EQ(out_, (std::vector<float>{2, 4, 6, 8}));
+  EXPECT_TRUE(dispatcher_.Ready().ok());
 }
 
 }  // namespace

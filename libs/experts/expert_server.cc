@@ -20,7 +20,7 @@
 namespace switchyard {
 namespace {
 
-constexpr uint32_t kRouterShare = 8;    // One router may have 1/8 of the queue.
+constexpr uint32_t kRouterShare = 8;    // One router may have 1/8 of queue and reply buffers.
 constexpr uint32_t kSendSlotBits = 32;  // A send ticket is (number, slot) in one integer.
 constexpr Duration kLinger = std::chrono::seconds(1);  // For a refusal to be read before the close.
 constexpr int kCloseWaitsMax = 200;
@@ -37,9 +37,13 @@ struct Router {
 
   State state = State::kNew;
   Incarnation incarnation;
-  Instant close_at = Instant::max();
+  Instant close_at = Instant::max();  // New: no hello. Ready: answers not read. Refused: linger.
   uint32_t queued_rows = 0;
+  uint32_t queued_frames = 0;
+  uint32_t unfinished_sends = 0;
   std::deque<Reply> waiting;  // The transport did not take them yet.
+
+  size_t buffers() const { return waiting.size() + unfinished_sends; }
 };
 
 FrameHeader AnswerTo(const FrameHeader& request) {
@@ -75,6 +79,7 @@ class ExpertServer::Impl {
                   .queued_bytes_max = options_.queued_bytes_max,
                   .batch_rows_max = options_.batch_rows_max},
                  bank, kernels, pool, load_),
+        buffers_max_per_router_(std::max(options_.reply_buffers_max / kRouterShare, 1U)),
         pool_(BufferBytes(options_), options_.reply_buffers_max) {
     SY_CHECK(options_.routers_max > 0 && options_.reply_buffers_max > 0);
   }
@@ -172,8 +177,16 @@ class ExpertServer::Impl {
     send_slots_[slot] = {};
     free_send_slots_.push_back(static_cast<uint32_t>(slot));
     const auto found = routers_.find(peer);
-    if (found != routers_.end() && !found->second.waiting.empty()) {
-      found->second.close_at = clock_.Now() + options_.reply_stall_max;  // It reads: no stall.
+    if (found == routers_.end()) {
+      return;
+    }
+    Router& router = found->second;
+    --router.unfinished_sends;
+    if (router.state == Router::State::kReady) {
+      router.close_at = Instant::max();  // It reads: no stall.
+      WatchForStall(router);
+    }
+    if (!router.waiting.empty()) {
       SendWaiting(peer);
     }
   }
@@ -201,6 +214,7 @@ class ExpertServer::Impl {
       return false;
     }
     found->second.queued_rows -= frame.header.entry_count;
+    --found->second.queued_frames;
     if (now >= frame.deadline) {
       metrics_.expired.Add();
       return false;
@@ -226,7 +240,7 @@ class ExpertServer::Impl {
     header.hidden_size = options_.hidden_size;
     header.status = match.ok() ? FrameStatus::kOk : FrameStatus::kRefused;
     const std::string text = MessageOf(match);
-    BufferLease buffer = pool_.TryAcquire();
+    BufferLease buffer = TryAcquireFor(router);
     if (buffer) {
       const size_t bytes =
           EncodeHello(header,
@@ -267,7 +281,9 @@ class ExpertServer::Impl {
       return;
     }
     const uint32_t share = options_.queued_rows_max / kRouterShare;
-    const bool over = router.queued_rows > 0 && router.queued_rows + header.entry_count > share;
+    // Each queued frame will want a buffer.
+    const bool over = (router.queued_rows > 0 && router.queued_rows + header.entry_count > share) ||
+                      router.queued_frames + router.buffers() >= buffers_max_per_router_;
     const ExpertBatcher::AddResult result =
         over ? ExpertBatcher::AddResult::kBusy : batcher_.Add(peer, frame, clock_.Now());
     if (result == ExpertBatcher::AddResult::kBusy) {
@@ -278,6 +294,7 @@ class ExpertServer::Impl {
       AnswerStatus(peer, header, FrameStatus::kBadFrame);
     } else {
       router.queued_rows += header.entry_count;
+      ++router.queued_frames;
       metrics_.queue_rows.Set(batcher_.queued_rows());
     }
   }
@@ -322,10 +339,16 @@ class ExpertServer::Impl {
     SendWaiting(frame.peer);
   }
 
-  // Without a free buffer the answer is left out: the router's deadline covers it.
+  // None for a router that leaves too much unread. Twice its share: rows have room beside what says
+  // that there is no more of it.
+  BufferLease TryAcquireFor(const Router& router) {
+    return router.buffers() < 2 * buffers_max_per_router_ ? pool_.TryAcquire() : BufferLease();
+  }
+
+  // Without a buffer the answer is left out: the router's deadline covers it.
   void AnswerStatus(PeerHandle peer, const FrameHeader& request, FrameStatus status) {
     const auto found = routers_.find(peer);
-    BufferLease buffer = found == routers_.end() ? BufferLease() : pool_.TryAcquire();
+    BufferLease buffer = found == routers_.end() ? BufferLease() : TryAcquireFor(found->second);
     if (!buffer) {
       return;
     }
@@ -394,9 +417,14 @@ class ExpertServer::Impl {
     if (found == routers_.end()) {
       return;
     }
-    Router& router = found->second;
-    router.waiting.push_front(std::move(reply));
-    if (router.close_at == Instant::max()) {
+    found->second.waiting.push_front(std::move(reply));
+    WatchForStall(found->second);
+  }
+
+  // A router with answers under way is closed unless one of them goes out in time.
+  void WatchForStall(Router& router) {
+    if (router.state == Router::State::kReady && router.buffers() > 0 &&
+        router.close_at == Instant::max()) {
       router.close_at = clock_.Now() + options_.reply_stall_max;
       next_close_ = std::min(next_close_, router.close_at);
     }
@@ -415,9 +443,16 @@ class ExpertServer::Impl {
     send_slots_[slot].buffer = std::move(reply.buffer);
     send_slots_[slot].number = number;
     const SendTicket ticket((number << kSendSlotBits) | slot);
+    // Sending may call back, up to losing the router, so the books are right before it.
+    Router& router = routers_.at(peer);
+    ++router.unfinished_sends;
+    WatchForStall(router);
     const SendResult result = transport_.Send(peer, std::span(&part, 1), ticket);
     if (result == SendResult::kAccepted) {
       return true;
+    }
+    if (const auto found = routers_.find(peer); found != routers_.end()) {
+      --found->second.unfinished_sends;
     }
     BufferLease buffer = std::exchange(send_slots_[slot], {}).buffer;
     free_send_slots_.push_back(slot);
@@ -435,9 +470,6 @@ class ExpertServer::Impl {
     }
     next_close_ = Instant::max();
     for (auto& [peer, router] : routers_) {
-      if (router.state == Router::State::kReady && router.waiting.empty()) {
-        router.close_at = Instant::max();
-      }
       if (now < router.close_at) {
         next_close_ = std::min(next_close_, router.close_at);
         continue;
@@ -463,6 +495,7 @@ class ExpertServer::Impl {
   EpochId newest_epoch_;
   LoadCounter load_;
   ExpertBatcher batcher_;
+  const uint32_t buffers_max_per_router_;
   BufferPool pool_;
   absl::flat_hash_map<PeerHandle, Router>
       routers_;  // After pool_, as are the slots: leases die first.

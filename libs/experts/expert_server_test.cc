@@ -380,6 +380,54 @@ TEST_F(ExpertServerTest, RefusesMoreRoutersThanItsLimit) {
   EXPECT_EQ(metrics_.closed_limit.value(), 1.0);
 }
 
+TEST_F(ExpertServerTest, ARouterThatReadsNothingLeavesBuffersToOthers) {
+  Start({.reply_buffers_max = 16});  // One router may have 2, and 2 more that say so.
+  const auto silent = Connect("silent");
+  const auto other = Connect("other");
+  const std::vector<float> row(rows_.begin(), rows_.begin() + kHidden);
+  network_.Stop("silent");
+  for (int i = 0; i < 20; ++i) {
+    silent->SendDispatch(DispatchHeader(1, 1), {{.expert = 0}}, row);
+    Run(2);
+  }
+  EXPECT_EQ(server_->usage().buffers, 4U);
+  EXPECT_EQ(metrics_.tokens.value(), 2.0);
+  EXPECT_EQ(metrics_.rejected_busy.value(), 18.0);
+  for (int i = 0; i < 3; ++i) {
+    other->SendDispatch(DispatchHeader(1, 1), {{.expert = 0}}, row);
+    EXPECT_EQ(TakeAnswer(*other).header.status, FrameStatus::kOk);
+  }
+  // Nothing was refused by the transport, yet it is closed in time.
+  Run(2100);
+  server_->RunQueued();
+  Run(5);
+  EXPECT_EQ(metrics_.closed_stalled.value(), 1.0);
+  EXPECT_EQ(server_->usage().routers, 1U);
+  EXPECT_EQ(server_->usage().buffers, 0U);
+  EXPECT_FALSE(other->down);
+  network_.Continue("silent");
+}
+
+TEST_F(ExpertServerTest, AStallCountsFromTheLastAnswerThatWentOut) {
+  const auto router = Connect("r");
+  const std::vector<float> row(rows_.begin(), rows_.begin() + kHidden);
+  for (int i = 0; i < 3; ++i) {
+    network_.Stop("r");
+    router->SendDispatch(DispatchHeader(1, 1), {{.expert = 0}}, row);
+    Run(1500);
+    server_->RunQueued();
+    ASSERT_EQ(server_->usage().routers, 1U);
+    network_.Continue("r");
+    Run(5);
+  }
+  EXPECT_EQ(router->received.size(), 3U);
+  Run(5000);
+  server_->RunQueued();
+  Run(5);
+  EXPECT_EQ(server_->usage().routers, 1U);  // Idle is no stall.
+  EXPECT_EQ(metrics_.closed_stalled.value(), 0.0);
+}
+
 TEST_F(ExpertServerTest, ClosesARouterThatDoesNotReadItsAnswers) {
   Start({.reply_buffers_max = 512});
   const auto router = Connect("r");

@@ -295,6 +295,22 @@ TEST_F(HttpServerTest, BoundsWhatASlowReaderCosts) {
   EXPECT_TRUE(closed.HasBeenNotified());
 }
 
+TEST_F(HttpServerTest, APieceLargerThanTheBufferDoesNotCutTheStream) {
+  StartServer({.stream_buffer_bytes_max = 4096});
+  RawClient client(server_->address());
+  client.Send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto writer = TakeHeld();
+  ASSERT_NE(writer, nullptr);
+  writer->StartStream({});
+  EXPECT_TRUE(writer->Write(std::string(100'000, 'x')));
+  EXPECT_TRUE(writer->Write("usage"));
+  EXPECT_TRUE(writer->Write("done"));
+  writer->Finish();
+  const RawClient::Response response = client.ReadResponse();
+  EXPECT_TRUE(response.complete);
+  EXPECT_EQ(response.body.size(), 100'000U + 9U);
+}
+
 TEST_F(HttpServerTest, ServesTwoHundredStreamsAndLeaksNoDescriptor) {
   const size_t before = OpenDescriptors();
   StartServer({.threads = 2});

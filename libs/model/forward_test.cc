@@ -1,6 +1,8 @@
 #include "libs/model/forward.h"
 
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -22,7 +24,10 @@ struct Opened {
 };
 
 float F32At(const MatrixView& matrix, size_t row, size_t column) {
-  return static_cast<const float*>(matrix.data)[row * matrix.columns + column];
+  float value = 0;  // Copied, because a checkpoint's data may be unaligned.
+  const size_t offset = (row * matrix.columns + column) * sizeof(value);
+  std::memcpy(&value, static_cast<const std::byte*>(matrix.data) + offset, sizeof(value));
+  return value;
 }
 
 std::vector<float> Rows(size_t count) {

@@ -21,7 +21,7 @@ struct SupervisorLimits {
   Duration restart_backoff_min = std::chrono::milliseconds(100);
   Duration restart_backoff_max = std::chrono::seconds(5);
   Duration healthy_after = std::chrono::seconds(10);  // Then the backoff starts over.
-  Duration stop_grace = std::chrono::seconds(10);     // Between SIGTERM and SIGKILL.
+  Duration stop_grace = std::chrono::seconds(20);     // Between SIGTERM and SIGKILL.
   // A process that dies this often before its addresses were ever known makes the whole start fail.
   uint32_t first_start_tries = 3;
 };

@@ -93,7 +93,7 @@ TEST_F(Running, StopsTheLastRoleFirstAndKillsWhatStays) {
   ASSERT_EQ(actions.signals.size(), 1U);
   EXPECT_EQ(actions.signals[0].pid, 102);
   EXPECT_EQ(actions.signals[0].number, SIGTERM);
-  clock.Advance(seconds(11));
+  clock.Advance(seconds(21));
   actions = supervisor.Tick(clock.Now());
   ASSERT_EQ(actions.signals.size(), 1U);
   EXPECT_EQ(actions.signals[0].number, SIGKILL);

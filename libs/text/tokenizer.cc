@@ -1,5 +1,6 @@
 #include "libs/text/tokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "libs/base/file.h"
@@ -27,7 +28,12 @@ absl::StatusOr<std::vector<uint32_t>> EncodeWith(const SyTokenizer* handle, std:
 void Tokenizer::Free::operator()(SyTokenizer* handle) const { sy_tokenizer_free(handle); }
 
 Tokenizer::Tokenizer(std::unique_ptr<SyTokenizer, Free> handle)
-    : handle_(std::move(handle)), vocab_size_(sy_tokenizer_vocab_size(handle_.get())) {}
+    : handle_(std::move(handle)), vocab_size_(sy_tokenizer_vocab_size(handle_.get())) {
+  for (size_t id = 0; id < vocab_size_; ++id) {
+    longest_token_bytes_ =
+        std::max(longest_token_bytes_, TokenBytes(static_cast<uint32_t>(id)).size());
+  }
+}
 
 Tokenizer::Tokenizer(Tokenizer&& other) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&& other) noexcept = default;

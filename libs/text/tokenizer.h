@@ -69,6 +69,9 @@ class Tokenizer {
   // The text of `ids`; invalid bytes become U+FFFD. `skip_added` leaves added tokens out.
   std::string Decode(std::span<const uint32_t> ids, bool skip_added) const;
 
+  // Bytes of the longest token: text of n bytes has at least n / longest_token_bytes() tokens.
+  size_t longest_token_bytes() const { return longest_token_bytes_; }
+
   // Largest id plus one.
   size_t vocab_size() const { return vocab_size_; }
 
@@ -84,6 +87,7 @@ class Tokenizer {
 
   std::unique_ptr<SyTokenizer, Free> handle_;
   size_t vocab_size_ = 0;
+  size_t longest_token_bytes_ = 1;
 };
 
 }  // namespace switchyard

@@ -253,8 +253,14 @@ ucs_status_t UcxTransport::OnActiveMessage(void* arg, const void* header, size_t
     std::memcpy(&parsed, header, sizeof(parsed));
   }
   const bool oversize = bytes > self->limits_.message_bytes_max;
-  const bool flooded = peer.receiving_bytes + bytes >
-                       self->limits_.queued_bytes_max_per_peer + self->limits_.message_bytes_max;
+  // The acceptor's first messages may come along with its acknowledgement, so only a peer that owes
+  // us its hello is held to that here. Buffers may be twice as large as their messages.
+  const size_t receiving_max =
+      peer.state == UcxPeer::State::kAccepting
+          ? kHandshakeBytesMax
+          : 2 * (self->limits_.queued_bytes_max_per_peer + self->limits_.message_bytes_max);
+  const bool flooded =
+      !oversize && peer.receiving_bytes + ReceivePool::CapacityFor(bytes) > receiving_max;
   if (!framed || parsed.magic != kAmMagic || parsed.version != kAmVersion || oversize || flooded) {
     self->events_.push_back(
         {.kind = UcxEvent::Kind::kReject, .peer = peer.handle, .oversize = oversize});
@@ -267,7 +273,7 @@ ucs_status_t UcxTransport::OnActiveMessage(void* arg, const void* header, size_t
   if (bytes > 0) {
     std::memcpy(buffer.bytes.get(), data, bytes);
   }
-  peer.receiving_bytes += bytes;
+  peer.receiving_bytes += buffer.capacity;
   self->events_.push_back({.kind = UcxEvent::Kind::kMessage,
                            .peer = peer.handle,
                            .header = parsed,
@@ -281,7 +287,7 @@ ucs_status_t UcxTransport::StartReceive(UcxPeer& peer, const AmHeader& header, v
   operation.bytes = bytes;
   operation.header = header;
   operation.buffer = pool_.Take(bytes);
-  peer.receiving_bytes += bytes;
+  peer.receiving_bytes += operation.buffer.capacity;
   ucp_request_param_t param = {};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   param.cb.recv_am = &UcxTransport::OnReceiveComplete;

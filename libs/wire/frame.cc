@@ -123,6 +123,21 @@ uint32_t CrcOfHeader(FrameHeader header) {
 
 }  // namespace
 
+absl::Status CheckRowLimits(uint32_t hidden_size, Dtype dtype, uint32_t top_k) {
+  if (!IsRowDtype(dtype)) {
+    return InvalidArgument("wire: rows cannot be {}", NameOf(dtype));
+  }
+  const uint64_t row_bytes = uint64_t{hidden_size} * BytesOf(dtype);
+  if (hidden_size == 0 || hidden_size > kHiddenSizeMax || row_bytes > kFrameRowBytesMax) {
+    return InvalidArgument("wire: rows of {} {}, limits {} and {} bytes", hidden_size,
+                           NameOf(dtype), kHiddenSizeMax, kFrameRowBytesMax);
+  }
+  if (top_k == 0 || top_k > kSlotsMax) {
+    return InvalidArgument("wire: {} experts per row, limit {}", top_k, kSlotsMax);
+  }
+  return absl::OkStatus();
+}
+
 std::string_view NameOf(FrameStatus status) {
   switch (status) {
     case FrameStatus::kOk:

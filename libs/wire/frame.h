@@ -10,6 +10,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "libs/tensor/dtype.h"
@@ -58,6 +59,9 @@ enum class FrameStatus : uint8_t {
 };
 
 std::string_view NameOf(FrameStatus status);
+
+// InvalidArgument for a model whose rows, or whose experts per row, frames cannot carry.
+absl::Status CheckRowLimits(uint32_t hidden_size, Dtype dtype, uint32_t top_k);
 
 struct FrameHeader {
   uint32_t magic = kFrameMagic;

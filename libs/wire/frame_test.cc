@@ -253,6 +253,17 @@ TEST(Frame, RefusesHostileTables) {
   }
 }
 
+TEST(Frame, SaysWhichModelsItCannotCarry) {
+  EXPECT_TRUE(CheckRowLimits(7168, Dtype::kBf16, 8).ok());
+  EXPECT_TRUE(CheckRowLimits(kHiddenSizeMax, Dtype::kF32, kSlotsMax).ok());
+  for (const absl::Status& status :
+       {CheckRowLimits(0, Dtype::kF32, 8), CheckRowLimits(kHiddenSizeMax + 1, Dtype::kBf16, 8),
+        CheckRowLimits(64, Dtype::kF16, 8), CheckRowLimits(64, Dtype::kF32, 0),
+        CheckRowLimits(64, Dtype::kF32, kSlotsMax + 1)}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  }
+}
+
 TEST(Frame, AnErrorFrameCarriesText) {
   Bytes message(sizeof(FrameHeader) + kErrorTextBytesMax);
   message.resize(EncodeError(FrameHeader(), std::string(1000, 'x'), message));

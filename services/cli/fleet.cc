@@ -16,6 +16,10 @@ namespace {
 
 constexpr char kAnyPort[] = "127.0.0.1:0";
 
+// How long open streams may go on after a stop. With what a service needs to cut the rest, it stays
+// below SupervisorLimits::stop_grace, so a drain does not end in a SIGKILL.
+constexpr uint32_t kDrainSecondsMax = 8;
+
 std::string AddressOr(const AddressBook& book, const std::string& name, const std::string& what,
                       const std::string& fallback) {
   const auto process = book.find(name);
@@ -106,6 +110,7 @@ std::string RenderConfig(const UpOptions& options, const std::string& name,
   boost::json::object common;
   common["name"] = name;
   common["admin_address"] = AddressOr(book, name, "admin", kAnyPort);
+  common["drain_seconds_max"] = kDrainSecondsMax;
   common["address_file"] = StateDir(options.state_dir).AddressPath(name);
   boost::json::object config;
   config["common"] = common;

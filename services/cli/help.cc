@@ -53,7 +53,7 @@ Without --detach it stays in the foreground; Ctrl-C stops everything in good ord
 )"},
       {"down", R"(switchyard down [--state-dir DIR]: stop what 'up' started, gateway first
 
-Open streams get up to 10 s to finish. Exit code 0 also when nothing ran.
+Open streams get up to 8 s to finish. Exit code 0 also when nothing ran.
 )"},
       {"status", R"(switchyard status [--json] [--state-dir DIR]: what runs here
 

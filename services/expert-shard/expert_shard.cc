@@ -19,6 +19,7 @@
 #include "libs/model/numerics_id.h"
 #include "libs/rpc/channel.h"
 #include "libs/transport/ucx_transport.h"
+#include "libs/wire/frame.h"
 
 namespace switchyard {
 namespace {
@@ -96,7 +97,7 @@ absl::Status ExpertShard::Start() {
       static_cast<ShardCommandHandler&>(*this));
   agent_->Start();
   SY_LOG_INFO("shard started shard={} incarnation={} data={} transport={} kernels={}",
-              options_.shard, incarnation_, bound_address_, transport_->description(),
+              options_.shard, incarnation_, bound_address_, transport_description_,
               NameOf(BestKernels().instruction_set));
   return absl::OkStatus();
 }
@@ -111,6 +112,8 @@ void ExpertShard::Stop(Duration /*drain*/) {
     transport_thread_.join();
   }
   admin_.reset();
+  server_.reset();
+  transport_.reset();
 }
 
 Duration ExpertShard::drain_max() const {
@@ -162,16 +165,19 @@ absl::Status ExpertShard::StartDataPlane() {
     return InvalidArgument("config expert_shard.transport: \"{}\" is none of auto, tcp, shm",
                            options_.transport);
   }
+  const ModelSpec& spec = checkpoint_.spec();
+  SY_RETURN_IF_ERROR(CheckRowLimits(spec.hidden_size, WireRowDtype(spec), spec.top_k));
   SY_ASSIGN_OR_RETURN(transport_, CreateUcxTransport({.mode = mode->second}, TransportLimits{}));
-  server_ = std::make_unique<ExpertServer>(
-      ExpertServerOptions{.shard = options_.shard,
-                          .incarnation = incarnation_,
-                          .model_digest = checkpoint_.digest(),
-                          .numerics_id = NumericsId(checkpoint_.spec()),
-                          .hidden_size = checkpoint_.spec().hidden_size,
-                          .row_dtype = WireRowDtype(checkpoint_.spec())},
-      *transport_, bank_, BestKernels(), pool_, clock_, experts_metrics_);
+  server_ = std::make_unique<ExpertServer>(ExpertServerOptions{.shard = options_.shard,
+                                                               .incarnation = incarnation_,
+                                                               .model_digest = checkpoint_.digest(),
+                                                               .numerics_id = NumericsId(spec),
+                                                               .hidden_size = spec.hidden_size,
+                                                               .row_dtype = WireRowDtype(spec)},
+                                           *transport_, bank_, BestKernels(), pool_, clock_,
+                                           experts_metrics_);
   SY_ASSIGN_OR_RETURN(bound_address_, transport_->Listen(options_.data_address));
+  transport_description_ = transport_->description();
   transport_thread_ = std::thread([this] { RunTransportThread(); });
   return absl::OkStatus();
 }
@@ -199,8 +205,6 @@ void ExpertShard::RunTransportThread() {
       server_->RunQueued();
     }
   }
-  server_.reset();
-  transport_.reset();
 }
 
 std::string ExpertShard::StatusJson() const {

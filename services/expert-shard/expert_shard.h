@@ -77,9 +77,10 @@ class ExpertShard final : public ServiceProcess, private ShardCommandHandler {
   Gauge memory_bytes_;
   ExpertBank bank_;
   ComputePool pool_;
-  std::unique_ptr<Transport> transport_;
+  std::unique_ptr<Transport> transport_;  // This and server_: the transport thread, while it runs.
+  std::string transport_description_;
   std::string bound_address_;
-  std::unique_ptr<ExpertServer> server_;  // Transport thread, once started.
+  std::unique_ptr<ExpertServer> server_;
   std::atomic<bool> stopping_ = false;
   std::atomic<uint64_t> newest_epoch_ = 0;  // Told to server_ by the transport thread.
   std::thread transport_thread_;

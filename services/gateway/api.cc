@@ -273,7 +273,7 @@ void Api::OnTokenize(const HttpRequest& request, const std::string& /*tenant*/, 
 }
 
 void Api::OnDetokenize(const HttpRequest& request, const std::string& /*tenant*/, Reply reply) {
-  const auto answer = Detokenize(request.body, assets_);
+  const auto answer = Detokenize(request.body, assets_, routers_.context_tokens_max());
   if (answer.ok()) {
     reply.Json(200, answer.value());
   } else {

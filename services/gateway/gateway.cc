@@ -1,5 +1,6 @@
 #include "services/gateway/gateway.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -37,6 +38,19 @@ absl::Status ReadApiAddress(const config::v1::GatewayConfig& config, GatewayOpti
   return absl::OkStatus();
 }
 
+// Beside connections, files are needed for the admin port, calls to routers, and the log.
+void LimitConnections(HttpServerOptions& http) {
+  constexpr uint64_t kOtherFilesMax = 256;
+  const uint64_t files_max = std::max(RaiseOpenFilesMax(), 2 * kOtherFilesMax);
+  if (http.connections_max > files_max - kOtherFilesMax) {
+    http.connections_max = files_max - kOtherFilesMax;
+    SY_LOG_WARNING(
+        "fewer connections than configured, open files are limited files_max={} "
+        "connections_max={}",
+        files_max, http.connections_max);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<GatewayOptions> ReadOptions(const config::v1::GatewayConfig& config) {
@@ -54,6 +68,7 @@ absl::StatusOr<GatewayOptions> ReadOptions(const config::v1::GatewayConfig& conf
       reader.Uint("request_seconds_max", config.request_seconds_max(), {600, 1, 86400}));
   options.http.connections_max =
       reader.Uint("connections_max", config.connections_max(), {8192, 1, 1000000});
+  LimitConnections(options.http);
   options.http.threads =
       static_cast<int>(reader.Uint("http_threads", config.http_threads(), {1, 1, 64}));
   options.http.body_bytes_max = options.api.body_bytes_max;
@@ -91,7 +106,9 @@ Gateway::Gateway(GatewayOptions options, TextAssets assets)
 Gateway::~Gateway() { Stop(Duration::zero()); }
 
 void Gateway::OnReady(const absl::Status& ready) {
-  if (ready.ok()) {
+  if (draining_.load()) {
+    health_.SetNotReady(Unavailable("draining"));
+  } else if (ready.ok()) {
     health_.SetReady();
   } else {
     health_.SetNotReady(ready);
@@ -114,6 +131,8 @@ absl::Status Gateway::Start() {
 }
 
 void Gateway::Stop(Duration drain) {
+  draining_.store(true);
+  health_.SetNotReady(Unavailable("draining"));
   api_.Drain();
   server_.Stop(drain);
   if (!api_.WaitUntilIdle(kCancelTime)) {

@@ -1,6 +1,7 @@
 #ifndef SWITCHYARD_SERVICES_GATEWAY_GATEWAY_H_
 #define SWITCHYARD_SERVICES_GATEWAY_GATEWAY_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -59,6 +60,7 @@ class Gateway final : public ServiceProcess {
   const TextAssets assets_;
   SteadyClock clock_;
   Registry registry_;
+  std::atomic<bool> draining_ = false;
   Health health_;
   GatewayMetrics metrics_;
   RouterPool routers_;

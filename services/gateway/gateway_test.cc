@@ -9,6 +9,7 @@
 
 #include "libs/base/status.h"
 #include "libs/security/sha256.h"
+#include "services/gateway/generation_plan.h"
 #include "services/gateway/testing/gateway_fixture.h"
 
 namespace switchyard {
@@ -404,6 +405,33 @@ TEST_F(GatewayTest, TokenizesAndBack) {
                            R"({"tokens":["a"]})", R"({"tokens":1})"}) {
     EXPECT_EQ(Post("/detokenize", body).status, 400) << body;
   }
+}
+
+TEST_F(GatewayTest, RefusesTextThatCannotFitBeforeTokenisingIt) {
+  StartGateway();
+  const std::string text(2'000'000, 'x');
+  for (const auto& [path, body] : std::vector<std::pair<std::string, std::string>>{
+           {"/v1/completions", fmt::format(R"({{"prompt":"{}"}})", text)},
+           {"/v1/chat/completions",
+            fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}}]}})", text)},
+           {"/tokenize", fmt::format(R"({{"prompt":"{}"}})", text)}}) {
+    const RawClient::Response response = Post(path, body);
+    EXPECT_EQ(response.status, 400) << path;
+    EXPECT_EQ(Text(JsonOf(response.body), "/error/code"), "context_length_exceeded") << path;
+    EXPECT_NE(response.body.find("bytes of text"), std::string::npos) << path;
+  }
+  std::string ids = "1";
+  for (uint32_t i = 0; i < FakeRouter::kContextTokens; ++i) {
+    ids += ",1";
+  }
+  EXPECT_EQ(Text(JsonOf(Post("/detokenize", "{\"tokens\":[" + ids + "]}").body), "/error/code"),
+            "context_length_exceeded");
+}
+
+TEST(TextError, IsTheRequestsFaultAndNotToBeTriedAgain) {
+  const ApiError error = TextError(ResourceExhausted("the template did too much work"), "messages");
+  EXPECT_EQ(error.http_status, 400);
+  EXPECT_EQ(error.param, "messages");
 }
 
 TEST_F(GatewayTest, GivesEveryAnswerARequestId) {

@@ -8,6 +8,8 @@
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
 
+#include "libs/base/status.h"
+
 namespace switchyard {
 namespace {
 
@@ -94,9 +96,13 @@ ApiResult<PlannedPrompt> PlanPrompt(const Prompt& prompt, const CompletionReques
   const Tokenizer& tokenizer = context.assets.tokenizer;
   PlannedPrompt planned;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
+    if (auto error = CheckTextBytes(text->size(), 1, context.assets, context.context_tokens_max)) {
+      error->param = "prompt";
+      return *std::move(error);
+    }
     auto tokens = tokenizer.Encode(*text, request.add_special_tokens);
     if (!tokens.ok()) {
-      return ApiErrorFromStatus(tokens.status());
+      return TextError(tokens.status(), "prompt");
     }
     planned.tokens = *std::move(tokens);
     planned.echo_text = request.echo ? *text : std::string();
@@ -111,6 +117,26 @@ ApiResult<PlannedPrompt> PlanPrompt(const Prompt& prompt, const CompletionReques
 
 }  // namespace
 
+std::optional<ApiError> CheckTextBytes(size_t text_bytes, size_t bytes_per_byte,
+                                       const TextAssets& assets, uint32_t context_tokens_max) {
+  const size_t bytes_max =
+      bytes_per_byte * context_tokens_max * assets.tokenizer.longest_token_bytes();
+  if (context_tokens_max == 0 || text_bytes <= bytes_max) {
+    return std::nullopt;
+  }
+  return ContextLengthExceeded(fmt::format("{} bytes of text cannot fit the context of {} tokens",
+                                           text_bytes, context_tokens_max));
+}
+
+ApiError TextError(const absl::Status& status, const std::string& param) {
+  if (absl::IsResourceExhausted(status)) {
+    return InvalidValue(param, MessageOf(status));
+  }
+  ApiError error = ApiErrorFromStatus(status);
+  error.param = param;
+  return error;
+}
+
 ApiResult<GenerationPlan> PlanChat(const ChatRequest& request, const PlanContext& context) {
   if (auto error = CheckModel(request.sampling.model, context)) {
     return *std::move(error);
@@ -118,15 +144,18 @@ ApiResult<GenerationPlan> PlanChat(const ChatRequest& request, const PlanContext
   if (!context.assets.chat_template.has_value()) {
     return InvalidValue("messages", "this model has no chat template; use /v1/completions");
   }
+  if (auto error = CheckTextBytes(request.messages_json.size(), kJsonBytesPerByte, context.assets,
+                                  context.context_tokens_max)) {
+    error->param = "messages";
+    return *std::move(error);
+  }
   GenerationPlan plan = PlanShared(request.sampling, context);
   plan.chat = true;
   auto tokens = EncodeChat(context.assets.tokenizer, *context.assets.chat_template,
                            {.messages_json = request.messages_json,
                             .add_generation_prompt = request.add_generation_prompt});
   if (!tokens.ok()) {
-    ApiError error = ApiErrorFromStatus(tokens.status());
-    error.param = "messages";
-    return error;
+    return TextError(tokens.status(), "messages");
   }
   plan.prompts.push_back({.tokens = *std::move(tokens), .echo_text = {}});
   if (request.logprobs) {

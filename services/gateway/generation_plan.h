@@ -3,8 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "absl/status/status.h"
 
 #include "proto/switchyard/v1/inference.pb.h"
 
@@ -40,6 +43,10 @@ struct GenerationPlan {
   size_t choice_count() const { return prompts.size() * n; }
 };
 
+// Messages are kept as JSON, where a byte takes up to six (\u00XX), and each message some framing;
+// its text is a part of it.
+inline constexpr size_t kJsonBytesPerByte = 8;
+
 // What planning needs to know. The assets outlive the call.
 struct PlanContext {
   const TextAssets& assets;
@@ -47,6 +54,16 @@ struct PlanContext {
   uint32_t context_tokens_max = 0;
   uint64_t fallback_seed = 0;  // For requests that bring none.
 };
+
+// An error when text of `text_bytes` cannot fit the context whatever its tokens are, so that it is
+// refused before it costs anything; without a known context (0) nothing is refused. JSON may spell
+// a byte as \u00XX: `bytes_per_byte` allows for that.
+std::optional<ApiError> CheckTextBytes(size_t text_bytes, size_t bytes_per_byte,
+                                       const TextAssets& assets, uint32_t context_tokens_max);
+
+// A tokenizer's or template's refusal as the API tells it: always the request's fault, never to be
+// tried again.
+ApiError TextError(const absl::Status& status, const std::string& param);
 
 ApiResult<GenerationPlan> PlanChat(const ChatRequest& request, const PlanContext& context);
 ApiResult<GenerationPlan> PlanCompletion(const CompletionRequest& request,

@@ -11,6 +11,7 @@
 #include <spdlog/fmt/ranges.h>
 
 #include "libs/openai/json_writer.h"
+#include "services/gateway/generation_plan.h"
 
 namespace switchyard {
 namespace {
@@ -28,7 +29,8 @@ ApiResult<boost::json::object> ParseObject(const std::string& body) {
 }
 
 ApiResult<std::vector<uint32_t>> EncodeMessages(const std::string& body, const ParseLimits& limits,
-                                                const TextAssets& assets) {
+                                                const TextAssets& assets,
+                                                uint32_t context_tokens_max) {
   ApiResult<ChatRequest> chat = ParseChatRequest(body, limits);
   if (!chat.ok()) {
     return chat.error();
@@ -36,17 +38,22 @@ ApiResult<std::vector<uint32_t>> EncodeMessages(const std::string& body, const P
   if (!assets.chat_template.has_value()) {
     return InvalidValue("messages", "this model has no chat template");
   }
+  if (auto error = CheckTextBytes(chat.value().messages_json.size(), kJsonBytesPerByte, assets,
+                                  context_tokens_max)) {
+    return *std::move(error);
+  }
   auto tokens = EncodeChat(assets.tokenizer, *assets.chat_template,
                            {.messages_json = chat.value().messages_json,
                             .add_generation_prompt = chat.value().add_generation_prompt});
   if (!tokens.ok()) {
-    return ApiErrorFromStatus(tokens.status());
+    return TextError(tokens.status(), "messages");
   }
   return *std::move(tokens);
 }
 
 ApiResult<std::vector<uint32_t>> EncodePrompt(const boost::json::object& object,
-                                              const TextAssets& assets) {
+                                              const TextAssets& assets,
+                                              uint32_t context_tokens_max) {
   const boost::json::value* const prompt = object.if_contains("prompt");
   if (prompt == nullptr || !prompt->is_string()) {
     return InvalidValue("prompt", "a string is required");
@@ -56,10 +63,13 @@ ApiResult<std::vector<uint32_t>> EncodePrompt(const boost::json::object& object,
     return InvalidValue("add_special_tokens", "a boolean is required");
   }
   const boost::json::string& text = prompt->get_string();
+  if (auto error = CheckTextBytes(text.size(), 1, assets, context_tokens_max)) {
+    return *std::move(error);
+  }
   auto tokens = assets.tokenizer.Encode(std::string_view(text.data(), text.size()),
                                         special == nullptr || special->get_bool());
   if (!tokens.ok()) {
-    return ApiErrorFromStatus(tokens.status());
+    return TextError(tokens.status(), "prompt");
   }
   return *std::move(tokens);
 }
@@ -72,9 +82,10 @@ ApiResult<std::string> Tokenize(const std::string& body, const ParseLimits& limi
   if (!object.ok()) {
     return object.error();
   }
-  const ApiResult<std::vector<uint32_t>> tokens = object.value().contains("messages")
-                                                      ? EncodeMessages(body, limits, assets)
-                                                      : EncodePrompt(object.value(), assets);
+  const ApiResult<std::vector<uint32_t>> tokens =
+      object.value().contains("messages")
+          ? EncodeMessages(body, limits, assets, context_tokens_max)
+          : EncodePrompt(object.value(), assets, context_tokens_max);
   if (!tokens.ok()) {
     return tokens.error();
   }
@@ -82,7 +93,8 @@ ApiResult<std::string> Tokenize(const std::string& body, const ParseLimits& limi
                      context_tokens_max, fmt::join(tokens.value(), ","));
 }
 
-ApiResult<std::string> Detokenize(const std::string& body, const TextAssets& assets) {
+ApiResult<std::string> Detokenize(const std::string& body, const TextAssets& assets,
+                                  uint32_t context_tokens_max) {
   const ApiResult<boost::json::object> object = ParseObject(body);
   if (!object.ok()) {
     return object.error();
@@ -90,6 +102,10 @@ ApiResult<std::string> Detokenize(const std::string& body, const TextAssets& ass
   const boost::json::value* const list = object.value().if_contains("tokens");
   if (list == nullptr || !list->is_array()) {
     return InvalidValue("tokens", "an array of token ids is required");
+  }
+  if (context_tokens_max != 0 && list->get_array().size() > context_tokens_max) {
+    return ContextLengthExceeded(
+        fmt::format("{} tokens; the context is {}", list->get_array().size(), context_tokens_max));
   }
   std::vector<uint32_t> ids;
   for (const boost::json::value& value : list->get_array()) {

@@ -16,7 +16,8 @@ ApiResult<std::string> Tokenize(const std::string& body, const ParseLimits& limi
                                 const TextAssets& assets, uint32_t context_tokens_max);
 
 // POST /detokenize: {"tokens": [...]} to {"prompt": text}. Pure; any thread.
-ApiResult<std::string> Detokenize(const std::string& body, const TextAssets& assets);
+ApiResult<std::string> Detokenize(const std::string& body, const TextAssets& assets,
+                                  uint32_t context_tokens_max);
 
 }  // namespace switchyard
 

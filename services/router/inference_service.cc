@@ -1,5 +1,6 @@
 #include "services/router/inference_service.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -22,8 +23,10 @@ constexpr size_t kEventsQueuedMax = 4096;
 // lives until OnDone, which takes it out of GenerateStreams.
 class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
  public:
-  GenerateStream(RequestId id, EngineLoop& engine, GenerateStreams& streams, Instant arrived_at)
+  GenerateStream(RequestId id, grpc::CallbackServerContext& context, EngineLoop& engine,
+                 GenerateStreams& streams, Instant arrived_at)
       : id_(id),
+        context_(context),
         engine_(engine),
         streams_(streams),
         arrived_at_(arrived_at),
@@ -39,6 +42,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateEvent> 
     engine_.Cancel(id_);
     writer_.FinishNow(
         grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the reader of the stream is too slow"));
+    context_.TryCancel();  // The write that the reader does not take would never end by itself.
     return false;
   }
 
@@ -60,6 +64,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateEvent> 
 
  private:
   const RequestId id_;
+  grpc::CallbackServerContext& context_;  // Lives until OnDone.
   EngineLoop& engine_;
   GenerateStreams& streams_;
   const Instant arrived_at_;
@@ -86,7 +91,10 @@ std::optional<Duration> RemainingOf(const grpc::CallbackServerContext& context) 
     return std::nullopt;
   }
   const gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
-  return std::chrono::seconds(left.tv_sec) + std::chrono::nanoseconds(left.tv_nsec);
+  // A client may ask for more than nanoseconds can count.
+  constexpr int64_t kSecondsMax = int64_t{10} * 365 * 86400;
+  return std::chrono::seconds(std::clamp<int64_t>(left.tv_sec, 0, kSecondsMax)) +
+         std::chrono::nanoseconds(left.tv_nsec);
 }
 
 void ToProto(const SampledToken& token, v1::TokenOutput& proto) {
@@ -263,7 +271,7 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
   if (const std::optional<Duration> remaining = RemainingOf(*context)) {
     generation->deadline = now + *remaining;
   }
-  auto stream = std::make_shared<GenerateStream>(id, engine_, streams_, now);
+  auto stream = std::make_shared<GenerateStream>(id, *context, engine_, streams_, now);
   GenerateStream* const reactor = stream.get();
   streams_.Add(id, std::move(stream));  // Before Post: events may come at once.
   const absl::Status posted = engine_.Post(*std::move(generation));

@@ -11,6 +11,7 @@
 #include "libs/base/thread_name.h"
 #include "libs/model/numerics_id.h"
 #include "libs/rpc/channel.h"
+#include "libs/wire/frame.h"
 
 namespace switchyard {
 namespace {
@@ -56,7 +57,7 @@ absl::Status Router::Start() {
       [this](std::shared_ptr<const RouteTable> routes) { engine_->SetRoutes(std::move(routes)); });
   watcher_->Start();
   SY_LOG_INFO("router started grpc={} transport={} kernels={} context={} cache_blocks={}",
-              server_->address(), transport_->description(), NameOf(BestKernels().instruction_set),
+              server_->address(), transport_description_, NameOf(BestKernels().instruction_set),
               engine_->context_tokens_max(), engine_->status().total_blocks);
   return absl::OkStatus();
 }
@@ -90,6 +91,7 @@ Duration Router::drain_max() const {
 
 absl::Status Router::StartEngine() {
   const ModelSpec& spec = checkpoint_.spec();
+  SY_RETURN_IF_ERROR(CheckRowLimits(spec.hidden_size, WireRowDtype(spec), spec.top_k));
   SY_ASSIGN_OR_RETURN(transport_,
                       CreateUcxTransport({.mode = options_.transport}, TransportLimits{}));
   dispatcher_ =
@@ -108,6 +110,7 @@ absl::Status Router::StartEngine() {
       std::move(engine_options),
       EngineModel{.spec = spec, .weights = weights_, .kernels = BestKernels(), .pool = pool_},
       *dispatcher_, clock_, engine_metrics_, streams_);
+  transport_description_ = transport_->description();
   step_thread_ = std::thread([this] {
     SetThreadName("step");
     engine_->Run();

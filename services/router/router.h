@@ -62,6 +62,7 @@ class Router final : public ServiceProcess {
   std::unique_ptr<Transport> transport_;  // This and the next two: the step thread, once started.
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<EngineLoop> engine_;
+  std::string transport_description_;
   std::thread step_thread_;
   std::unique_ptr<PlacementWatcher> watcher_;
   std::unique_ptr<InferenceService> service_;

@@ -65,6 +65,9 @@ class Cluster {
   void Restart(uint32_t shard, uint64_t incarnation) {
     shards_[shard].reset();
     StartShard(shard, incarnation);
+    placement_.epoch = EpochId(placement_.epoch.value() + 1);
+    placement_.shards[shard].incarnation = Incarnation(incarnation);
+    dispatcher_->SetRoutes(std::make_shared<const RouteTable>(*RouteTable::Build(placement_)));
   }
 
   // False when not all experts are covered in time.

@@ -116,6 +116,7 @@ class Dispatcher::Impl {
   absl::Status CheckRows(const RoutedRows& rows);
   absl::Status FillCall(Call& call, uint32_t slot, const RoutedRows& rows);
   void CopyFromRoom(Call& call);
+  void TakeLateAnswers(const Call& call);
   void Expire(Call& call);
   absl::Status Finish(Call& call);
 

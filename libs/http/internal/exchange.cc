@@ -111,9 +111,11 @@ void Exchange::StartStream(HttpResponse head, StreamFiller filler) {
 bool Exchange::Write(std::string_view piece) {
   {
     absl::MutexLock lock(&mutex_);
-    if (gone_ || state_ != State::kStreaming || pending_.size() >= options_.buffer_bytes_max) {
+    if (gone_ || state_ != State::kStreaming ||
+        pending_.size() >= options_.buffer_bytes_max + largest_piece_) {
       return false;
     }
+    largest_piece_ = std::max(largest_piece_, piece.size());
     AppendPiece(piece);
     if (!NeedsWake()) {
       return true;

@@ -67,6 +67,8 @@ class Exchange {
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   std::string pending_ ABSL_GUARDED_BY(mutex_);
+  // One large piece alone must not make the next small one overflow.
+  size_t largest_piece_ ABSL_GUARDED_BY(mutex_) = 0;
   StreamFiller filler_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> on_closed_ ABSL_GUARDED_BY(mutex_);
 };

@@ -27,8 +27,11 @@ struct ReceiveBuffer {
 // One owner.
 class ReceivePool {
  public:
+  // What a message of `size` bytes will occupy: at most twice as much, but for small ones.
+  static size_t CapacityFor(size_t size) { return std::bit_ceil(std::max(size, kCapacityMin)); }
+
   ReceiveBuffer Take(size_t size) {
-    const size_t capacity = std::bit_ceil(std::max(size, kCapacityMin));
+    const size_t capacity = CapacityFor(size);
     auto& free = free_[static_cast<size_t>(std::countr_zero(capacity)) % kClasses];
     ReceiveBuffer buffer;
     if (!free.empty() && free.back().capacity == capacity) {
@@ -54,7 +57,7 @@ class ReceivePool {
 
  private:
   static_assert(__STDCPP_DEFAULT_NEW_ALIGNMENT__ >= 16);
-  static constexpr size_t kCapacityMin = 4096;
+  static constexpr size_t kCapacityMin = 512;
   static constexpr size_t kClasses = 64;
   static constexpr size_t kKeptPerClass = 16;
 

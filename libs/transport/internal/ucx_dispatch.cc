@@ -84,7 +84,9 @@ void UcxTransport::OnArrived(PeerHandle handle, const AmHeader& header, ReceiveB
   if (header.sequence > peer->next_receive) {
     // One slot costs memory even when empty: a peer may not open more than this.
     constexpr size_t kEarlyMax = 4096;
-    if (peer->early.size() >= kEarlyMax) {
+    const bool flooded =
+        peer->state != UcxPeer::State::kUp && peer->receiving_bytes > kHandshakeBytesMax;
+    if (peer->early.size() >= kEarlyMax || flooded) {
       pool_.Return(std::move(buffer));
       Reject(handle, false);
       return;
@@ -105,7 +107,7 @@ void UcxTransport::OnArrived(PeerHandle handle, const AmHeader& header, ReceiveB
 // The next message of its connection.
 void UcxTransport::Consume(UcxPeer& peer, AmKind kind, ReceiveBuffer buffer) {
   ++peer.next_receive;
-  peer.receiving_bytes -= buffer.size;
+  peer.receiving_bytes -= buffer.capacity;
   const bool hello = peer.state == UcxPeer::State::kAccepting && kind == AmKind::kHello;
   const bool ack = peer.state == UcxPeer::State::kConnecting && kind == AmKind::kHelloAck;
   if (peer.state == UcxPeer::State::kUp && kind == AmKind::kData) {

@@ -22,7 +22,8 @@ namespace switchyard::internal {
 class UcxTransport;
 
 constexpr size_t kUcxPartsMax = 16;
-constexpr uint32_t kAmMagic = 0x54595753;  // "SWYT", little-endian.
+constexpr size_t kHandshakeBytesMax = 4096;  // Of buffers, before the connection is up.
+constexpr uint32_t kAmMagic = 0x54595753;    // "SWYT", little-endian.
 constexpr uint16_t kAmVersion = 1;
 
 enum class AmKind : uint16_t { kHello = 1, kHelloAck = 2, kData = 3 };
@@ -61,7 +62,7 @@ struct UcxPeer {
   uint64_t next_send = 0;
   uint64_t next_receive = 0;
   std::map<uint64_t, Early> early;  // Arrived before their turn.
-  size_t receiving_bytes = 0;       // In `early` and in rendezvous receives.
+  size_t receiving_bytes = 0;       // Capacity of buffers not yet consumed.
   size_t queued_bytes = 0;
   size_t in_flight_count = 0;  // Sends and receives that UCX has not completed.
   void* close_request = nullptr;

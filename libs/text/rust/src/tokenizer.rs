@@ -29,6 +29,8 @@ pub struct Tokenizer {
     tokens: Vec<Token>,
     added_matcher: AhoCorasick,
     added_texts: Vec<String>,
+    /// First characters of added tokens, sorted.
+    added_firsts: Vec<char>,
     added_ids: Vec<u32>,
     unknown_id: Option<u32>,
 }
@@ -57,9 +59,12 @@ impl Tokenizer {
             .match_kind(MatchKind::LeftmostLongest)
             .build(&added_texts)
             .map_err(|e| Failure::Invalid(format!("added tokens: {e}")))?;
+        let mut added_firsts: Vec<char> = added_texts.iter().filter_map(|t| t.chars().next()).collect();
+        added_firsts.sort_unstable();
+        added_firsts.dedup();
         let unknown_id = document["model"]["unk_token"].as_str().and_then(|t| full.token_to_id(t));
         let tokens = token_table(&full)?;
-        Ok(Tokenizer { full, plain, tokens, added_matcher, added_texts, added_ids, unknown_id })
+        Ok(Tokenizer { full, plain, tokens, added_matcher, added_texts, added_firsts, added_ids, unknown_id })
     }
 
     pub fn vocab_size(&self) -> usize {
@@ -129,7 +134,7 @@ impl Tokenizer {
         let mut out = String::with_capacity(text.len() + 16);
         for c in text.chars() {
             out.push(c);
-            if self.added_texts.iter().any(|added| added.starts_with(c)) {
+            if self.added_firsts.binary_search(&c).is_ok() {
                 out.push(marker);
             }
         }
