@@ -430,6 +430,19 @@ void UcxTransport::ReleaseOperation(UcxOperation& operation) {
 
 }  // namespace internal
 
+absl::StatusOr<UcxOptions::Mode> ParseUcxMode(const std::string& name) {
+  if (name.empty() || name == "auto") {
+    return UcxOptions::Mode::kAuto;
+  }
+  if (name == "tcp") {
+    return UcxOptions::Mode::kTcp;
+  }
+  if (name == "shm") {
+    return UcxOptions::Mode::kShm;
+  }
+  return InvalidArgument("\"{}\" is none of auto, tcp, shm", name);
+}
+
 absl::StatusOr<std::unique_ptr<Transport>> CreateUcxTransport(const UcxOptions& options,
                                                               const TransportLimits& limits) {
   internal::ExportUcxDefaults();

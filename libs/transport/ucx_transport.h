@@ -40,6 +40,10 @@ struct UcxOptions {
   Duration spin_max = Duration::zero();
 };
 
+// The mode that a configuration calls "auto" (or leaves empty), "tcp" or "shm"; InvalidArgument for
+// anything else. Any thread.
+absl::StatusOr<UcxOptions::Mode> ParseUcxMode(const std::string& name);
+
 // A transport between processes over UCX active messages, with sockaddr connections and peer
 // failure detection. Process death shows as OnPeerDown within milliseconds; a hang or a blackhole
 // does not show at all: callers need deadlines and Close().

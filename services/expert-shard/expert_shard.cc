@@ -18,7 +18,6 @@
 #include "libs/control/placement_convert.h"
 #include "libs/model/numerics_id.h"
 #include "libs/rpc/channel.h"
-#include "libs/transport/ucx_transport.h"
 #include "libs/wire/frame.h"
 
 namespace switchyard {
@@ -46,11 +45,15 @@ absl::StatusOr<ExpertShardOptions> ReadOptions(const config::v1::ExpertShardConf
       .advertised_address = config.advertised_address(),
       .model_dir = reader.Required("model_dir", config.model_dir()),
       .autoscaler_address = reader.Required("autoscaler_address", config.autoscaler_address()),
-      .transport = ConfigReader::Text(config.transport(), "auto"),
       .threads =
           reader.Uint("threads", config.threads(), {.default_value = 1, .min = 1, .max = 256}),
       .memory_bytes_max = config.memory_bytes_max()};
   SY_RETURN_IF_ERROR(reader.status());
+  const absl::StatusOr<UcxOptions::Mode> transport = ParseUcxMode(config.transport());
+  if (!transport.ok()) {
+    return Annotate(transport.status(), "config expert_shard.transport");
+  }
+  options.transport = *transport;
   return options;
 }
 
@@ -154,20 +157,10 @@ void ExpertShard::OnActive(EpochId epoch, const std::vector<uint32_t>& experts) 
 }
 
 absl::Status ExpertShard::StartDataPlane() {
-  const std::vector<std::pair<std::string, UcxOptions::Mode>> modes = {
-      {"auto", UcxOptions::Mode::kAuto},
-      {"tcp", UcxOptions::Mode::kTcp},
-      {"shm", UcxOptions::Mode::kShm}};
-  const auto mode = std::find_if(modes.begin(), modes.end(), [this](const auto& candidate) {
-    return candidate.first == options_.transport;
-  });
-  if (mode == modes.end()) {
-    return InvalidArgument("config expert_shard.transport: \"{}\" is none of auto, tcp, shm",
-                           options_.transport);
-  }
   const ModelSpec& spec = checkpoint_.spec();
   SY_RETURN_IF_ERROR(CheckRowLimits(spec.hidden_size, WireRowDtype(spec), spec.top_k));
-  SY_ASSIGN_OR_RETURN(transport_, CreateUcxTransport({.mode = mode->second}, TransportLimits{}));
+  SY_ASSIGN_OR_RETURN(transport_,
+                      CreateUcxTransport({.mode = options_.transport}, TransportLimits{}));
   server_ = std::make_unique<ExpertServer>(ExpertServerOptions{.shard = options_.shard,
                                                                .incarnation = incarnation_,
                                                                .model_digest = checkpoint_.digest(),

@@ -22,6 +22,7 @@
 #include "libs/metrics/registry.h"
 #include "libs/model/checkpoint.h"
 #include "libs/transport/transport.h"
+#include "libs/transport/ucx_transport.h"
 
 namespace switchyard {
 
@@ -32,7 +33,7 @@ struct ExpertShardOptions {
   std::string advertised_address;  // Empty: the bound one.
   std::string model_dir;
   std::string autoscaler_address;
-  std::string transport;
+  UcxOptions::Mode transport = UcxOptions::Mode::kAuto;
   uint32_t threads = 1;
   uint64_t memory_bytes_max = 0;
 };

@@ -167,25 +167,18 @@ bool Api::CanGenerate(Reply& reply) {
 }
 
 void Api::OnChat(const HttpRequest& request, const std::string& tenant, Reply reply) {
-  ApiResult<ChatRequest> parsed = ParseChatRequest(request.body, Limits());
-  if (!parsed.ok()) {
-    reply.Error(parsed.error());
-    return;
-  }
-  metrics_.unknown_fields.Add(static_cast<double>(parsed.value().sampling.unknown_field_count));
-  if (!CanGenerate(reply)) {
-    return;
-  }
-  ApiResult<GenerationPlan> plan = PlanChat(parsed.value(), MakePlanContext());
-  if (!plan.ok()) {
-    reply.Error(plan.error());
-    return;
-  }
-  Generate(request, tenant, std::move(plan.value()), std::move(reply));
+  PlanAndGenerate(request, tenant, ParseChatRequest(request.body, Limits()), PlanChat,
+                  std::move(reply));
 }
 
 void Api::OnCompletion(const HttpRequest& request, const std::string& tenant, Reply reply) {
-  ApiResult<CompletionRequest> parsed = ParseCompletionRequest(request.body, Limits());
+  PlanAndGenerate(request, tenant, ParseCompletionRequest(request.body, Limits()), PlanCompletion,
+                  std::move(reply));
+}
+
+template <typename Parsed, typename Planner>
+void Api::PlanAndGenerate(const HttpRequest& request, const std::string& tenant,
+                          const ApiResult<Parsed>& parsed, const Planner& planner, Reply reply) {
   if (!parsed.ok()) {
     reply.Error(parsed.error());
     return;
@@ -194,7 +187,7 @@ void Api::OnCompletion(const HttpRequest& request, const std::string& tenant, Re
   if (!CanGenerate(reply)) {
     return;
   }
-  ApiResult<GenerationPlan> plan = PlanCompletion(parsed.value(), MakePlanContext());
+  ApiResult<GenerationPlan> plan = planner(parsed.value(), MakePlanContext());
   if (!plan.ok()) {
     reply.Error(plan.error());
     return;

@@ -75,6 +75,10 @@ class Api {
 
   // False, and answered, when no generation can start now.
   bool CanGenerate(Reply& reply);
+  // What chat and text share from the parsed body on; `planner` is PlanChat or PlanCompletion.
+  template <typename Parsed, typename Planner>
+  void PlanAndGenerate(const HttpRequest& request, const std::string& tenant,
+                       const ApiResult<Parsed>& parsed, const Planner& planner, Reply reply);
   void Generate(const HttpRequest& request, const std::string& tenant, GenerationPlan plan,
                 Reply reply);
   ParseLimits Limits() const;

@@ -8,19 +8,6 @@
 namespace switchyard {
 namespace {
 
-absl::StatusOr<UcxOptions::Mode> ReadTransport(const std::string& name) {
-  if (name.empty() || name == "auto") {
-    return UcxOptions::Mode::kAuto;
-  }
-  if (name == "tcp") {
-    return UcxOptions::Mode::kTcp;
-  }
-  if (name == "shm") {
-    return UcxOptions::Mode::kShm;
-  }
-  return InvalidArgument("config router.transport: \"{}\" is none of auto, tcp, shm", name);
-}
-
 absl::StatusOr<std::optional<Dtype>> ReadCacheDtype(const std::string& name) {
   if (name.empty() || name == "auto") {
     return std::optional<Dtype>();
@@ -71,7 +58,11 @@ absl::StatusOr<RouterOptions> ReadOptions(const config::v1::RouterConfig& config
     return InvalidArgument("config router.cache_block_tokens: {} is none of 8, 16, 32, 64",
                            block_tokens);
   }
-  SY_ASSIGN_OR_RETURN(options.transport, ReadTransport(config.transport()));
+  const absl::StatusOr<UcxOptions::Mode> transport = ParseUcxMode(config.transport());
+  if (!transport.ok()) {
+    return Annotate(transport.status(), "config router.transport");
+  }
+  options.transport = *transport;
   SY_ASSIGN_OR_RETURN(options.cache_dtype, ReadCacheDtype(config.cache_dtype()));
   return options;
 }
