@@ -67,6 +67,7 @@ class InferenceServiceTest : public testing::Test {
     std::vector<uint32_t> tokens;
     std::vector<v1::Finish> finishes;
     int prompt_scores = 0;
+    uint32_t cached_prompt_tokens = 0;
     grpc::Status status;
   };
 
@@ -81,6 +82,7 @@ class InferenceServiceTest : public testing::Test {
       for (const v1::TokenOutput& token : event.tokens()) {
         answer.tokens.push_back(token.token());
       }
+      answer.cached_prompt_tokens += event.cached_prompt_tokens();
       if (event.has_finish()) {
         answer.finishes.push_back(event.finish());
       }
@@ -118,6 +120,47 @@ TEST_F(InferenceServiceTest, StreamsTokensThenTheFinish) {
   EXPECT_TRUE(rest.status.ok());
   EXPECT_FALSE(rest.tokens.empty());
   EXPECT_EQ(metrics_.requests_ok.value(), 2.0);
+}
+
+TEST_F(InferenceServiceTest, ReportsCachedPromptTokensWithinATenantAndSalt) {
+  v1::GenerateRequest request = Greedy(3);
+  for (uint32_t token = 0; token < 15; ++token) {
+    request.add_prompt_tokens(token);
+  }
+  request.set_tenant("alice");
+  const auto cached_tokens = [&] {
+    const Answer answer = Generate(request);
+    EXPECT_THAT(answer.finishes, SizeIs(1));
+    const uint32_t at_end = answer.finishes.empty() ? 0 : answer.finishes[0].cached_prompt_tokens();
+    EXPECT_EQ(answer.cached_prompt_tokens, at_end) << "said with the first token, too";
+    return at_end;
+  };
+  EXPECT_EQ(cached_tokens(), 0U);
+  EXPECT_EQ(cached_tokens(), 16U) << "two blocks of eight; the last tokens are computed";
+  request.set_cache_salt("s");
+  EXPECT_EQ(cached_tokens(), 0U);
+  EXPECT_EQ(cached_tokens(), 16U);
+  request.clear_cache_salt();
+  request.set_tenant("bob");
+  EXPECT_EQ(cached_tokens(), 0U);
+  request.set_tenant("alice");
+  EXPECT_EQ(cached_tokens(), 16U);
+  request.set_prompt_logprobs(true);
+  EXPECT_EQ(cached_tokens(), 0U) << "every position is needed";
+}
+
+TEST(PrefixScope, IsTheTenantsOwnUnlessShared) {
+  v1::GenerateRequest one;
+  one.set_tenant("ab");
+  one.set_cache_salt("c");
+  v1::GenerateRequest other;
+  other.set_tenant("a");
+  other.set_cache_salt("bc");
+  EXPECT_NE(PrefixScopeOf(one, false), PrefixScopeOf(other, false));
+  EXPECT_NE(PrefixScopeOf(one, true), PrefixScopeOf(other, true));
+  other.set_cache_salt("c");
+  EXPECT_NE(PrefixScopeOf(one, false), PrefixScopeOf(other, false));
+  EXPECT_EQ(PrefixScopeOf(one, true), PrefixScopeOf(other, true));
 }
 
 TEST_F(InferenceServiceTest, ScoresThePromptWhenAsked) {
@@ -167,6 +210,7 @@ TEST_F(InferenceServiceTest, CancellingTheCallFreesItsBlocks) {
 }
 
 TEST_F(InferenceServiceTest, DescribesWhatItServes) {
+  ASSERT_TRUE(Generate(Greedy(1)).status.ok());  // So the shards are connected.
   v1::DescribeResponse description;
   grpc::ClientContext context;
   ASSERT_TRUE(stub_->Describe(&context, {}, &description).ok());
