@@ -76,6 +76,15 @@ bench:  ## run the micro benchmarks
 	ninja -j $(JOBS) -C build kernels_bench dispatch_bench transport_bench scheduler_bench
 	for bench in kernels dispatch transport scheduler; do build/bin/$${bench}_bench --benchmark_min_time=0.2; done
 
+.PHONY: bench-peers
+bench-peers:  ## compare with llama.cpp and ik_llama.cpp (IK_LLAMA_DIR); FLAGS="--rounds 7 --record"
+	cmake --preset release
+	ninja -j $(JOBS) -C build switchyard-engine-bench switchyard-router switchyard-expert-shard
+	bench/peers/build.py --jobs $(JOBS)
+	bench/peers/make_mid_model.py
+	bench/peers/convert.py
+	bench/peers/compare.py $(FLAGS)
+
 .PHONY: clean
 clean:  ## remove what was built
 	rm -rf build .venv
