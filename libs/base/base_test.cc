@@ -1,3 +1,5 @@
+#include <array>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -81,13 +83,36 @@ TEST(Annotate, KeepsTheCode) {
   EXPECT_TRUE(Annotate(absl::OkStatus(), "load").ok());
 }
 
-TEST(Files, WritesReadsAndMaps) {
+TEST(Files, WritesAndReads) {
   const std::string path = testing::TempDir() + "/sy_base_file";
   ASSERT_TRUE(WriteFileAtomically(path, "hello").ok());
   EXPECT_EQ(ReadFile(path, 100).value(), "hello");
   EXPECT_EQ(ReadFile(path, 3).status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(MappedFile::Open(path).value().bytes().size(), 5U);
-  EXPECT_EQ(MappedFile::Open(path + "-none").status().code(), absl::StatusCode::kNotFound);
+  const auto file = InputFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->size(), 5U);
+  std::array<std::byte, 3> part = {};
+  ASSERT_TRUE(file->ReadAt(1, part).ok());
+  EXPECT_EQ(part[2], std::byte{'l'});
+  EXPECT_EQ(file->ReadAt(3, part).code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(file->CheckUnchanged().ok());
+  EXPECT_EQ(InputFile::Open(path + "-none").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(InputFile::Open(testing::TempDir()).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Files, OutputFileGrowsAndReplaces) {
+  const std::string path = testing::TempDir() + "/sy_base_output";
+  ASSERT_TRUE(WriteFileAtomically(path, "before").ok());
+  auto file = OutputFile::Create(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const std::string text = "ab";
+  ASSERT_TRUE(file->Append(std::as_bytes(std::span(text))).ok());
+  ASSERT_TRUE(file->Append(std::as_bytes(std::span(text))).ok());
+  ASSERT_TRUE(file->Finish().ok());
+  EXPECT_EQ(ReadFile(path, 100).value(), "abab");
+  EXPECT_EQ(OutputFile::Create(testing::TempDir() + "/none/x").status().code(),
+            absl::StatusCode::kNotFound);
 }
 
 TEST(ManualClock, MovesOnlyWhenTold) {

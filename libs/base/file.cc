@@ -7,7 +7,6 @@
 #include <utility>
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,6 +42,10 @@ class Descriptor {
  private:
   int fd_;
 };
+
+int64_t ModifiedNs(const struct stat& info) {
+  return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+}
 
 }  // namespace
 
@@ -94,47 +97,113 @@ absl::Status WriteFileAtomically(const std::string& path, const std::string& con
   return absl::OkStatus();
 }
 
-absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) {
+absl::StatusOr<InputFile> InputFile::Open(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
     return ErrnoStatus("open", path);
   }
+  InputFile file(path, descriptor, 0, 0);
   struct stat info = {};
-  if (::fstat(file.get(), &info) != 0) {
+  if (::fstat(descriptor, &info) != 0) {
     return ErrnoStatus("stat", path);
   }
   if (!S_ISREG(info.st_mode)) {
-    return InvalidArgument("map {}: not a regular file", path);
+    return InvalidArgument("open {}: not a regular file", path);
   }
-  const auto size = static_cast<size_t>(info.st_size);
-  if (size == 0) {
-    return MappedFile(path, nullptr, 0);
-  }
-  void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (data == MAP_FAILED) {
-    return ErrnoStatus("map", path);
-  }
-  return MappedFile(path, data, size);
+  file.size_ = static_cast<uint64_t>(info.st_size);
+  file.modified_ns_ = ModifiedNs(info);
+  return file;
 }
 
-MappedFile::MappedFile(std::string path, void* data, size_t size)
-    : path_(std::move(path)), data_(data), size_(size) {}
+absl::Status InputFile::ReadAt(uint64_t offset, std::span<std::byte> out) const {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got = ::pread(descriptor_, out.data() + done, out.size() - done,
+                                static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return ErrnoStatus("read", path_);
+    }
+    if (got == 0) {
+      return DataLoss("read {}: ends at byte {} of the {} it had", path_, offset + done, size_);
+    }
+    done += static_cast<size_t>(got);
+  }
+  return absl::OkStatus();
+}
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
+absl::Status InputFile::CheckUnchanged() const {
+  struct stat info = {};
+  if (::fstat(descriptor_, &info) != 0) {
+    return ErrnoStatus("stat", path_);
+  }
+  if (static_cast<uint64_t>(info.st_size) != size_ || ModifiedNs(info) != modified_ns_) {
+    return DataLoss("{} was changed while it was read", path_);
+  }
+  return absl::OkStatus();
+}
+
+InputFile::InputFile(std::string path, int descriptor, uint64_t size, int64_t modified_ns)
+    : path_(std::move(path)), descriptor_(descriptor), size_(size), modified_ns_(modified_ns) {}
+
+InputFile::InputFile(InputFile&& other) noexcept
     : path_(std::move(other.path_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      size_(other.size_),
+      modified_ns_(other.modified_ns_) {}
 
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+InputFile& InputFile::operator=(InputFile&& other) noexcept {
   std::swap(path_, other.path_);
-  std::swap(data_, other.data_);
+  std::swap(descriptor_, other.descriptor_);
   std::swap(size_, other.size_);
+  std::swap(modified_ns_, other.modified_ns_);
   return *this;
 }
 
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) {
-    ::munmap(data_, size_);
+InputFile::~InputFile() {
+  if (descriptor_ >= 0) {
+    ::close(descriptor_);
+  }
+}
+
+absl::StatusOr<OutputFile> OutputFile::Create(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) {
+    return ErrnoStatus("create", path);
+  }
+  return OutputFile(path, descriptor);
+}
+
+absl::Status OutputFile::Append(std::span<const std::byte> bytes) {
+  size_t written = 0;
+  while (written < bytes.size()) {
+    const ssize_t put = ::write(descriptor_, bytes.data() + written, bytes.size() - written);
+    if (put < 0 && errno != EINTR) {
+      return ErrnoStatus("write", path_);
+    }
+    written += put < 0 ? 0 : static_cast<size_t>(put);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Finish() {
+  if (::fsync(descriptor_) != 0) {
+    return ErrnoStatus("fsync", path_);
+  }
+  return absl::OkStatus();
+}
+
+OutputFile::OutputFile(std::string path, int descriptor)
+    : path_(std::move(path)), descriptor_(descriptor) {}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) {
+    ::close(descriptor_);
   }
 }
 

@@ -17,27 +17,59 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max);
 // Replaces `path` atomically (temporary file, fsync, rename).
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content);
 
-// MappedFile is a read-only memory map. Any thread; the bytes live as long as the object. The map
-// is private: truncation of the file under it is not survivable, so checkpoints are replaced, never
-// edited.
-class MappedFile {
+// InputFile is a regular file open for reading at any offset. It remembers what the file was when
+// it was opened, so that a change while it is read is noticed. A file that is replaced by rename
+// goes on being read as it was.
+//
+// Any thread; the descriptor closes with the object.
+class InputFile {
  public:
-  static absl::StatusOr<MappedFile> Open(const std::string& path);
+  static absl::StatusOr<InputFile> Open(const std::string& path);
 
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  ~MappedFile();
+  InputFile(InputFile&& other) noexcept;
+  InputFile& operator=(InputFile&& other) noexcept;
+  ~InputFile();
 
-  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+  // Fills `out` from `offset`. DataLoss when the file ends before that, naming it.
+  absl::Status ReadAt(uint64_t offset, std::span<std::byte> out) const;
+
+  // DataLoss when size or modification time are no longer those at Open().
+  absl::Status CheckUnchanged() const;
+
+  uint64_t size() const { return size_; }
 
   const std::string& path() const { return path_; }
 
  private:
-  MappedFile(std::string path, void* data, size_t size);
+  InputFile(std::string path, int descriptor, uint64_t size, int64_t modified_ns);
 
   std::string path_;
-  void* data_ = nullptr;
-  size_t size_ = 0;
+  int descriptor_ = -1;
+  uint64_t size_ = 0;
+  int64_t modified_ns_ = 0;
+};
+
+// OutputFile is a new file that is written from its beginning. One owner; what Finish() did not
+// confirm may be incomplete.
+class OutputFile {
+ public:
+  // Replaces what is there.
+  static absl::StatusOr<OutputFile> Create(const std::string& path);
+
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&& other) = delete;
+  ~OutputFile();
+
+  absl::Status Append(std::span<const std::byte> bytes);
+
+  // On disk once this is OK.
+  absl::Status Finish();
+
+ private:
+  OutputFile(std::string path, int descriptor);
+
+  std::string path_;
+  int descriptor_ = -1;
 };
 
 }  // namespace switchyard

@@ -143,8 +143,13 @@ void EngineLoop::Accept(GenerationRequest request, Instant now) {
       .tokens = std::move(request.prompt),
       .prompt_length = 0,
       .priority = request.priority,
-      .all_logits = request.prompt_logprobs || options_.logits_observer != nullptr};
+      .all_logits = request.prompt_logprobs || options_.logits_observer != nullptr,
+      .skip_cached = request.prompt_logprobs,
+      .prefix_scope = request.prefix_scope};
   sequence.prompt_length = static_cast<uint32_t>(sequence.tokens.size());
+  sequence.tokens_expected =
+      std::min(bounds_.context_tokens_max,
+               sequence.prompt_length + std::min(request.max_tokens, bounds_.context_tokens_max));
   sequence.tokens.insert(sequence.tokens.end(), request.resumed.begin(), request.resumed.end());
   request.sampling.banned = request.stop_tokens;
   if (request.deadline) {
@@ -225,13 +230,21 @@ bool EngineLoop::RunPlannedStep(Instant now) {
   if (plan_.empty()) {
     return false;
   }
-  NoteStarts(now);
-  const std::span<MicroBatch> batches = SplitPlan(plan_, options_.split, batches_);
+  std::span<MicroBatch> batches;
+  {
+    const StageTimer timer(clock_, times_, Stage::kSchedule);
+    NoteStarts(now);
+    batches = SplitPlan(plan_, options_.split, batches_);
+  }
   const StepContext step = Context();
   const absl::Status status = RunStep(step, batches);
   if (status.ok()) {
-    scheduler_.Commit(plan_);
+    {
+      const StageTimer timer(clock_, times_, Stage::kSchedule);
+      scheduler_.Commit(plan_);
+    }
     RunHeads(step, batches, heads_, consume_);
+    const StageTimer timer(clock_, times_, Stage::kEvents);
     SendEvents();
   } else {
     metrics_.failed_steps.Add();
@@ -293,6 +306,7 @@ void EngineLoop::DrawToken(Generation& generation, const Sequence& sequence,
                            std::span<const float> logits) {
   if (!generation.prompt_counted) {
     generation.prompt_counted = true;
+    generation.pending.cached_prompt_tokens = sequence.cached_prompt_tokens;
     metrics_.prompt_tokens.Add(sequence.prompt_length);
   }
   generation.finished = ReasonToFinish(generation, sequence);
@@ -345,10 +359,12 @@ void EngineLoop::SendEvents() {
 
 void EngineLoop::FinishRequest(RequestId id, absl::Status status, FinishReason reason) {
   const auto found = generations_.find(id);
-  const GenerationEnd end{.status = std::move(status),
-                          .reason = reason,
-                          .cached_prompt_tokens = 0,
-                          .queue_seconds = found->second.queue_seconds};
+  const Sequence* const sequence = scheduler_.Find(id);  // Null when it was never added.
+  const GenerationEnd end{
+      .status = std::move(status),
+      .reason = reason,
+      .cached_prompt_tokens = sequence == nullptr ? 0 : sequence->cached_prompt_tokens,
+      .queue_seconds = found->second.queue_seconds};
   if (found->second.request.deadline) {
     deadlines_.erase({*found->second.request.deadline, id});
   }
@@ -378,8 +394,22 @@ Duration EngineLoop::IdleWait() const {
   return std::max(wait, Duration::zero());
 }
 
+void EngineLoop::CountPrefixCache() {
+  const PrefixStats stats = scheduler_.prefix_stats();
+  metrics_.prefix_cache_queries_tokens.Add(
+      static_cast<double>(stats.queried_tokens - counted_.queried_tokens));
+  metrics_.prefix_cache_hits_tokens.Add(
+      static_cast<double>(stats.hit_tokens - counted_.hit_tokens));
+  metrics_.prefix_cache_evicted_blocks.Add(
+      static_cast<double>(stats.evicted_blocks - counted_.evicted_blocks));
+  metrics_.prefix_cache_blocks.Set(scheduler_.cached_block_count());
+  counted_ = stats;
+}
+
 void EngineLoop::PublishStatus() {
-  const uint32_t used = blocks_.block_count() - blocks_.free_count();
+  CountPrefixCache();
+  const uint32_t free = scheduler_.free_block_count();
+  const uint32_t used = blocks_.block_count() - free;
   metrics_.requests_running.Set(scheduler_.running_count());
   metrics_.requests_waiting.Set(scheduler_.waiting_count());
   metrics_.kv_cache_usage_ratio.Set(static_cast<double>(used) / blocks_.block_count());
@@ -388,7 +418,7 @@ void EngineLoop::PublishStatus() {
              .epoch = routes_ == nullptr ? EpochId() : routes_->epoch(),
              .running = scheduler_.running_count(),
              .waiting = scheduler_.waiting_count(),
-             .free_blocks = blocks_.free_count(),
+             .free_blocks = free,
              .total_blocks = blocks_.block_count()};
 }
 

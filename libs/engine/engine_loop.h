@@ -63,7 +63,7 @@ struct EngineStatus {
   EpochId epoch;  // 0 while there is no placement.
   uint32_t running = 0;
   uint32_t waiting = 0;
-  uint32_t free_blocks = 0;
+  uint32_t free_blocks = 0;  // Those that no request holds, cached ones among them.
   uint32_t total_blocks = 0;
 };
 
@@ -104,8 +104,8 @@ class EngineLoop {
   // Prompt plus generated tokens of one request at most.
   uint32_t context_tokens_max() const { return bounds_.context_tokens_max; }
 
-  // Frees the blocks of a running request, whose tokens are then recomputed. Step thread; for
-  // tests.
+  // Gives up the blocks of a running request; what is not cached then is recomputed. Step thread;
+  // for tests.
   bool Preempt(RequestId id) { return scheduler_.Preempt(id); }
 
  private:
@@ -139,6 +139,7 @@ class EngineLoop {
   void FinishRequest(RequestId id, absl::Status status, FinishReason reason);
   void FinishAll(const absl::Status& status);
   Duration IdleWait() const;
+  void CountPrefixCache();
   void PublishStatus();
 
   const EngineOptions options_;
@@ -160,6 +161,7 @@ class EngineLoop {
   std::set<std::pair<Instant, RequestId>> deadlines_;
   absl::Status ready_ = absl::UnavailableError("no step has run");
   std::optional<Instant> unready_since_;
+  PrefixStats counted_;  // What the metrics of the prefix cache have seen.
 
   // Reused from step to step.
   StepPlan plan_;

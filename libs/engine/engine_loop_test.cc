@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@ namespace switchyard {
 namespace {
 
 using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -137,6 +139,37 @@ TEST_F(EngineLoopTest, ScoresThePromptOnceInOrderAndDrawsNothingForNoTokens) {
     EXPECT_THAT(record.prompt[i].top, SizeIs(2));
   }
   EXPECT_EQ(EndOf(1).reason, FinishReason::kLength);
+}
+
+TEST_F(EngineLoopTest, ReportsAndCountsWhatThePrefixCacheSpared) {
+  cluster_.StartEngine(SmallEngine());
+  const std::vector<TokenId> prompt = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3};
+  const std::vector<TokenId> first = Run(Greedy(1, prompt, 4));
+  EXPECT_EQ(EndOf(1).cached_prompt_tokens, 0U);
+  EXPECT_EQ(Run(Greedy(2, prompt, 4)), first);
+  EXPECT_EQ(EndOf(2).cached_prompt_tokens, 16U);
+  GenerationRequest other = Greedy(3, prompt, 4);
+  other.prefix_scope[0] = 1;
+  EXPECT_EQ(Run(other), first);
+  EXPECT_EQ(EndOf(3).cached_prompt_tokens, 0U);
+  ExpectNothingHeld();
+  const std::string metrics = cluster_.registry().Render();
+  EXPECT_THAT(metrics, HasSubstr("switchyard_prefix_cache_queries_tokens_total 54\n"));
+  EXPECT_THAT(metrics, HasSubstr("switchyard_prefix_cache_hits_tokens_total 16\n"));
+  EXPECT_THAT(metrics, HasSubstr("switchyard_prefix_cache_evicted_blocks_total 0\n"));
+  EXPECT_THAT(metrics, HasSubstr("switchyard_prefix_cache_blocks 4\n"));
+  EXPECT_THAT(metrics, HasSubstr("switchyard_kv_cache_usage_ratio 0\n"));
+}
+
+TEST_F(EngineLoopTest, ScoresAPromptAlsoWhenItIsInThePrefixCache) {
+  cluster_.StartEngine(SmallEngine());
+  const std::vector<TokenId> prompt(20, 3);
+  Run(Greedy(1, prompt, 1));
+  GenerationRequest request = Greedy(2, prompt, 1);
+  request.prompt_logprobs = true;
+  Run(request);
+  EXPECT_THAT(cluster_.sink().Of(RequestId(2)).prompt, SizeIs(19));
+  EXPECT_EQ(EndOf(2).cached_prompt_tokens, 0U);
 }
 
 TEST_F(EngineLoopTest, AContextThatIsFullEndsTheStream) {

@@ -7,8 +7,8 @@ namespace switchyard {
 namespace {
 
 constexpr std::array<const char*, kStageCount> kStageNames = {
-    "schedule", "attention", "gate",  "dispatch", "shared",
-    "wait",     "combine",   "dense", "head",     "sampling"};
+    "schedule", "embed",   "attention", "gate", "dispatch", "shared",
+    "wait",     "combine", "dense",     "head", "sampling", "events"};
 
 Histogram MakeStepHistogram(Registry& registry, const std::string& phase) {
   return registry.MakeHistogram(
@@ -32,7 +32,20 @@ EngineMetrics::EngineMetrics(Registry& registry)
       requests_waiting(registry.MakeGauge("switchyard_requests_waiting",
                                           "Requests not yet started, or preempted")),
       kv_cache_usage_ratio(
-          registry.MakeGauge("switchyard_kv_cache_usage_ratio", "Cache blocks in use, of all")),
+          registry.MakeGauge("switchyard_kv_cache_usage_ratio",
+                             "Cache blocks that requests hold, of all; cached ones that no request "
+                             "holds count as free")),
+      prefix_cache_queries_tokens(registry.MakeCounter(
+          "switchyard_prefix_cache_queries_tokens_total",
+          "Tokens of requests looked up in the prefix cache, again after a preemption")),
+      prefix_cache_hits_tokens(
+          registry.MakeCounter("switchyard_prefix_cache_hits_tokens_total",
+                               "Tokens found in the prefix cache and so not computed")),
+      prefix_cache_evicted_blocks(
+          registry.MakeCounter("switchyard_prefix_cache_evicted_blocks_total",
+                               "Cached blocks given up because requests needed the room")),
+      prefix_cache_blocks(registry.MakeGauge("switchyard_prefix_cache_blocks",
+                                             "Full blocks that the prefix cache knows")),
       preemptions(registry.MakeCounter("switchyard_preemptions_total",
                                        "Sequences that lost their cache blocks to others")),
       cancelled(

@@ -12,7 +12,8 @@ namespace switchyard {
 
 // Where the time of a step goes.
 enum class Stage : uint8_t {
-  kSchedule,
+  kSchedule,  // Planning, laying rows out, committing.
+  kEmbed,
   kAttention,  // Norms, MLA, residual.
   kGate,
   kDispatch,  // Rows to frames, frames to the transport.
@@ -22,8 +23,9 @@ enum class Stage : uint8_t {
   kDense,
   kHead,
   kSampling,
+  kEvents,  // Handing tokens to the streams.
 };
-inline constexpr size_t kStageCount = 10;
+inline constexpr size_t kStageCount = 12;
 
 // EngineMetrics lists what the engine counts. Any thread; outlived by its registry.
 struct EngineMetrics {
@@ -37,6 +39,10 @@ struct EngineMetrics {
   Gauge requests_running;
   Gauge requests_waiting;
   Gauge kv_cache_usage_ratio;
+  Counter prefix_cache_queries_tokens;
+  Counter prefix_cache_hits_tokens;
+  Counter prefix_cache_evicted_blocks;
+  Gauge prefix_cache_blocks;
   Counter preemptions;
   Counter cancelled;
   Counter prompt_tokens;

@@ -9,6 +9,7 @@
 
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
+#include "libs/kvcache/prefix_tree.h"
 #include "libs/model/sampler.h"
 
 namespace switchyard {
@@ -27,19 +28,22 @@ struct GenerationRequest {
   std::vector<TokenId> stop_tokens{};  // The first one drawn is the last token.
   bool prompt_logprobs = false;        // Score prompt positions 1 and up.
   int32_t priority = 0;                // Lower runs first.
+  PrefixScope prefix_scope{};          // Who shares cached beginnings of equal prompts.
   std::optional<Instant> deadline{};   // DeadlineExceeded after it.
 };
 
 // What one step brought for one request, in order.
 struct GeneratedTokens {
-  std::vector<SampledToken> prompt;  // Scores of prompt positions, continuing from the last event.
-  std::vector<SampledToken> tokens;  // New tokens.
+  std::vector<SampledToken> prompt;   // Scores of prompt positions, continuing from the last event.
+  std::vector<SampledToken> tokens;   // New tokens.
+  uint32_t cached_prompt_tokens = 0;  // Said once, with the first token.
 
   bool empty() const { return prompt.empty() && tokens.empty(); }
 
   void Clear() {
     prompt.clear();
     tokens.clear();
+    cached_prompt_tokens = 0;
   }
 };
 
@@ -52,8 +56,8 @@ enum class FinishReason : uint8_t {
 struct GenerationEnd {
   absl::Status status;  // Cancelled after Cancel(); OK with kStop and kLength.
   FinishReason reason = FinishReason::kError;
-  uint32_t cached_prompt_tokens = 0;
-  double queue_seconds = 0;  // From arrival to the first step.
+  uint32_t cached_prompt_tokens = 0;  // Of the prompt, not computed for this request.
+  double queue_seconds = 0;           // From arrival to the first step.
 };
 
 // EventSink is told what happens to requests, on the step thread: it only posts, never blocks. Each

@@ -8,6 +8,7 @@
 
 #include "libs/base/ids.h"
 #include "libs/dispatch/dispatcher.h"
+#include "libs/kernels/kernels.h"
 #include "libs/model/gate.h"
 #include "libs/model/mla_attention.h"
 #include "libs/scheduler/step_plan.h"
@@ -35,7 +36,8 @@ struct MicroBatch {
   std::vector<float> branch;       // Output of those, before it joins the residual, [rows][hidden].
   std::vector<float> shared;       // Output of the shared expert, [rows][hidden].
   std::vector<float> expert_rows;  // [rows][top_k][hidden]
-  std::vector<float> scratch;
+  FfnScratch scratch;
+  ActivationBuffer prepared;
   GateOutput gate;
   std::optional<DispatchTicket> ticket;  // Rows that are at the shards now.
 

@@ -49,7 +49,7 @@ TEST_F(SplitPlanTest, LaysRowsOutInPlanOrderWithTheirForm) {
 }
 
 TEST_F(SplitPlanTest, HalvesTheRowsAlsoInsideAChunk) {
-  const auto batches = SplitPlan(plan_, {.micro_batches = 2}, batches_);
+  const auto batches = SplitPlan(plan_, {.micro_batches = 2, .rows_min = 2}, batches_);
   ASSERT_EQ(batches.size(), 2U);
   EXPECT_THAT(batches[0].tokens, ElementsAre(12, 21));
   EXPECT_THAT(batches[1].tokens, ElementsAre(22, 23));
@@ -57,7 +57,7 @@ TEST_F(SplitPlanTest, HalvesTheRowsAlsoInsideAChunk) {
 }
 
 TEST_F(SplitPlanTest, LeavesASmallStepWholeAndClearsReusedBatches) {
-  SplitPlan(plan_, {.micro_batches = 2}, batches_);
+  SplitPlan(plan_, {.micro_batches = 2, .rows_min = 2}, batches_);
   plan_.chunks[1].logits = LogitsNeed::kNone;
   const auto batches = SplitPlan(plan_, {.micro_batches = 2, .rows_min = 5}, batches_);
   ASSERT_EQ(batches.size(), 1U);

@@ -59,7 +59,8 @@ void RunDense(const StepContext& step, LayerId layer, MicroBatch& batch) {
           .x = batch.normed.data(),
           .row_count = batch.row_count(),
           .y = batch.branch.data(),
-          .scratch = &batch.scratch});
+          .scratch = &batch.scratch,
+          .prepared = &batch.prepared});
   AddToResidual(step, batch);
 }
 
@@ -104,7 +105,8 @@ void RunShared(const StepContext& step, LayerId layer, MicroBatch& batch) {
           .x = batch.normed.data(),
           .row_count = batch.row_count(),
           .y = batch.shared.data(),
-          .scratch = &batch.scratch});
+          .scratch = &batch.scratch,
+          .prepared = &batch.prepared});
 }
 
 absl::Status AwaitExperts(const StepContext& step, MicroBatch& batch) {
@@ -163,8 +165,11 @@ absl::Status RunLayers(const StepContext& step, std::span<MicroBatch> batches) {
 }  // namespace
 
 absl::Status RunStep(const StepContext& step, std::span<MicroBatch> batches) {
-  for (MicroBatch& batch : batches) {
-    Embed(step, batch);
+  {
+    const StageTimer timer(step.clock, step.times, Stage::kEmbed);
+    for (MicroBatch& batch : batches) {
+      Embed(step, batch);
+    }
   }
   const absl::Status status = RunLayers(step, batches);
   for (MicroBatch& batch : batches) {
@@ -196,7 +201,8 @@ void RunHeads(const StepContext& step, std::span<const MicroBatch> batches, Head
                  .x = scratch.x.data(),
                  .row_count = static_cast<uint32_t>(count),
                  .logits = scratch.logits.data(),
-                 .scratch = &scratch.norm});
+                 .scratch = &scratch.norm,
+                 .prepared = &scratch.prepared});
       }
       const StageTimer timer(step.clock, step.times, Stage::kSampling);
       for (size_t i = 0; i < count; ++i) {

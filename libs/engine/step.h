@@ -52,6 +52,7 @@ struct HeadScratch {
   std::vector<float> x;
   std::vector<float> logits;
   std::vector<float> norm;
+  ActivationBuffer prepared;
 };
 
 // Computes the logits of the rows that need them, a bounded number at a time, and hands each to

@@ -36,13 +36,25 @@ absl::Status ExpertBank::Load(LayerId layer, ExpertId expert,
   }
   const ExpertWeights& w = *weights;
   const bool fits = w.gate.rows == w.up.rows && w.gate.columns == w.up.columns &&
-                    w.down.rows == w.gate.columns && w.down.columns == w.gate.rows;
+                    w.down.rows == w.gate.columns && w.down.columns == w.gate.rows &&
+                    w.gate.format == w.up.format;
   if (!fits) {
     return InvalidArgument("bank: layer {} expert {} has gate {}x{}, up {}x{}, down {}x{}", layer,
                            expert, w.gate.rows, w.gate.columns, w.up.rows, w.up.columns,
                            w.down.rows, w.down.columns);
   }
   const MutexLock lock(&mutex_);
+  const auto layer_begin = experts_.begin() + static_cast<ptrdiff_t>(index - expert.value());
+  for (auto other = layer_begin; other != layer_begin + shape_.expert_count; ++other) {
+    if (*other == nullptr) {
+      continue;
+    }
+    if ((*other)->gate.format != w.gate.format || (*other)->down.format != w.down.format) {
+      return InvalidArgument("bank: layer {} expert {} is {}, the others of the layer are {}",
+                             layer, expert, NameOf(w.gate.format), NameOf((*other)->gate.format));
+    }
+    break;
+  }
   experts_[index].swap(weights);
   return absl::OkStatus();
 }

@@ -1,6 +1,7 @@
 #include "libs/experts/expert_batcher.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "libs/base/check.h"
@@ -162,6 +163,7 @@ void ExpertBatcher::SortByExpert() {
   sources_.resize(batch_rows_);
   position_.clear();
   std::vector<uint32_t>& next = expert_first_;
+  uint32_t first_row = 0;  // Of the frame, among the rows of the batch.
   for (size_t f = 0; f < batch_.size(); ++f) {
     hidden_size_ = batch_[f]->header.hidden_size;
     for (const RouteEntry& entry : batch_[f]->entries) {
@@ -170,21 +172,51 @@ void ExpertBatcher::SortByExpert() {
       }
       const uint32_t position = next[entry.expert]++;
       position_.push_back(position);
-      sources_[position] = batch_[f]->rows.data() + size_t{entry.row} * hidden_size_;
+      sources_[position] = first_row + entry.row;
     }
+    first_row += batch_[f]->header.row_count;
   }
   // Each beginning has moved to its end.
 }
 
+// Each row is rounded or quantised once, then copied to where its experts want it.
 void ExpertBatcher::Gather() {
+  if (batch_rows_ == 0) {
+    return;
+  }
   const size_t floats = size_t{batch_rows_} * hidden_size_;
-  if (x_.size() < floats) {
-    x_.resize(floats);
+  if (y_.size() < floats) {
     y_.resize(floats);
   }
-  for (uint32_t row = 0; row < batch_rows_; ++row) {
-    std::copy_n(sources_[row], hidden_size_, x_.data() + size_t{row} * hidden_size_);
+  const auto first = std::ranges::find_if(experts_, [](const auto& e) { return e != nullptr; });
+  const ActivationForm form = FormFor((*first)->gate.format);
+  const size_t row_bytes = form == ActivationForm::kF32 ? hidden_size_ * sizeof(float)
+                                                        : ActivationRowBytes(form, hidden_size_);
+  uint32_t row_count = 0;
+  for (const FramePointer& frame : batch_) {
+    row_count += frame->header.row_count;
   }
+  std::byte* const rows = rows_.Reserve(row_count * row_bytes);
+  std::byte* target = rows;
+  for (const FramePointer& frame : batch_) {
+    for (uint32_t row = 0; row < frame->header.row_count; ++row, target += row_bytes) {
+      const float* const source = frame->rows.data() + size_t{row} * hidden_size_;
+      if (form == ActivationForm::kF32) {
+        std::memcpy(target, source, row_bytes);
+      } else {
+        kernels_.prepare_row(form, source, hidden_size_, target);
+      }
+    }
+  }
+  std::byte* const gathered = gathered_.Reserve(batch_rows_ * row_bytes);
+  for (uint32_t row = 0; row < batch_rows_; ++row) {
+    std::memcpy(gathered + row * row_bytes, rows + sources_[row] * row_bytes, row_bytes);
+  }
+  x_ = {.data = gathered,
+        .form = form,
+        .row_bytes = row_bytes,
+        .row_count = batch_rows_,
+        .columns = hidden_size_};
 }
 
 void ExpertBatcher::Compute(LayerId layer) {
@@ -209,7 +241,7 @@ void ExpertBatcher::Compute(LayerId layer) {
   if (!groups_.empty()) {
     GroupedFfn(kernels_, pool_,
                {.groups = groups_,
-                .x = x_.data(),
+                .x = x_,
                 .hidden_size = hidden_size_,
                 .intermediate_size = groups_[0].gate.rows,
                 .y = y_.data(),

@@ -101,11 +101,13 @@ class ExpertBatcher {
   std::vector<uint8_t> looked_up_;                             // By expert.
   std::vector<uint32_t> expert_first_;                         // Where an expert's rows begin.
   std::vector<uint32_t> position_;                             // By frame and entry.
-  std::vector<const float*> sources_;                          // By position.
+  std::vector<uint32_t> sources_;                              // By position: row of the batch.
   std::vector<FfnGroup> groups_;
-  std::vector<float> x_;
+  ActivationBuffer rows_;      // Rows of all frames, prepared once each.
+  ActivationBuffer gathered_;  // The same by position.
+  ActivationView x_;           // Of gathered_.
   std::vector<float> y_;
-  std::vector<float> scratch_;
+  FfnScratch scratch_;
   std::vector<const float*> answer_rows_;
   uint32_t batch_rows_ = 0;
   uint32_t hidden_size_ = 0;

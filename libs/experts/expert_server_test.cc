@@ -129,13 +129,12 @@ class ExpertServerTest : public ::testing::Test {
       for (float& value : values_.back()) {
         value = rng.Unit() - 0.5F;
       }
-      const float* data = values_.back().data();
+      const auto* data = reinterpret_cast<const std::byte*>(values_.back().data());
+      constexpr size_t kMatrixBytes = sizeof(float) * kHidden * kIntermediate;
       auto weights = std::make_shared<ExpertWeights>();
       weights->gate = {.data = data, .rows = kIntermediate, .columns = kHidden};
-      weights->up = {
-          .data = data + kHidden * kIntermediate, .rows = kIntermediate, .columns = kHidden};
-      weights->down = {
-          .data = data + 2 * kHidden * kIntermediate, .rows = kHidden, .columns = kIntermediate};
+      weights->up = {.data = data + kMatrixBytes, .rows = kIntermediate, .columns = kHidden};
+      weights->down = {.data = data + 2 * kMatrixBytes, .rows = kHidden, .columns = kIntermediate};
       EXPECT_TRUE(bank_.Load(LayerId(1), ExpertId(static_cast<uint16_t>(expert)), weights).ok());
     }
   }

@@ -19,6 +19,12 @@ bool HasF16c() {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 
+// Tried once: a processor whose bf16 instruction rounds in another way does without it.
+bool Bf16PairsAgree() {
+  static const bool agree = internal::PairsAreInOrder(internal::PackedGemmAvx512Bf16);
+  return agree;
+}
+
 bool CanRun(InstructionSet set) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
@@ -29,7 +35,11 @@ bool CanRun(InstructionSet set) {
       return avx2;
     case InstructionSet::kAvx512:
       return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vnni");
+    case InstructionSet::kAvx512Bf16:
+      return CanRun(InstructionSet::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
+             __builtin_cpu_supports("avx512vbmi") && Bf16PairsAgree();
   }
   return false;
 }
@@ -40,6 +50,8 @@ const Kernels& TableOf(InstructionSet set) {
       return internal::kAvx2Kernels;
     case InstructionSet::kAvx512:
       return internal::kAvx512Kernels;
+    case InstructionSet::kAvx512Bf16:
+      return internal::kAvx512Bf16Kernels;
     case InstructionSet::kScalar:
       break;
   }
@@ -55,15 +67,17 @@ std::string_view NameOf(InstructionSet set) {
     case InstructionSet::kAvx2:
       return "avx2";
     case InstructionSet::kAvx512:
-      return "avx512";
+      return "avx512-vnni";
+    case InstructionSet::kAvx512Bf16:
+      return "avx512-bf16";
   }
   return "unknown";
 }
 
 std::vector<InstructionSet> SupportedInstructionSets() {
   std::vector<InstructionSet> sets;
-  for (const InstructionSet set :
-       {InstructionSet::kScalar, InstructionSet::kAvx2, InstructionSet::kAvx512}) {
+  for (const InstructionSet set : {InstructionSet::kScalar, InstructionSet::kAvx2,
+                                   InstructionSet::kAvx512, InstructionSet::kAvx512Bf16}) {
     if (CanRun(set)) {
       sets.push_back(set);
     }

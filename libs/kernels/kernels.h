@@ -1,8 +1,10 @@
 #ifndef SWITCHYARD_LIBS_KERNELS_KERNELS_H_
 #define SWITCHYARD_LIBS_KERNELS_KERNELS_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +13,7 @@
 #include "absl/status/statusor.h"
 
 #include "libs/kernels/compute_pool.h"
+#include "libs/kernels/packed_matrix.h"
 #include "libs/tensor/tensor_view.h"
 
 namespace switchyard {
@@ -25,7 +28,10 @@ namespace switchyard {
 //
 // Exp(), used by softmax, sigmoid and silu, is ours (internal/exp.h), the same on all of them.
 
-enum class InstructionSet : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+// Packed weights (packed_matrix.h) have orders of their own, as independent of all that.
+//
+// kAvx512 needs F, BW, VL, DQ and VNNI; kAvx512Bf16 also BF16, VBMI.
+enum class InstructionSet : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 
 // y[m][n] = dot(x[m], w[n]) (+ bias[n] if not null). x: [row_count][w.columns] with row stride
 // `x_stride` floats, y: stride `y_stride` floats. Computes output columns [column_begin,
@@ -35,6 +41,20 @@ struct GemmArgs {
   size_t x_stride = 0;
   uint32_t row_count = 0;
   MatrixView w;
+  const float* bias = nullptr;
+  float* y = nullptr;
+  size_t y_stride = 0;
+  uint32_t column_begin = 0;
+  uint32_t column_end = 0;
+};
+
+// y[m][n] = x[m] . w[n] (+ bias[n] if not null) in the order of w.format. x: rows prepared in
+// FormFor(w.format), of w.columns; y: [row_count][w.rows] with stride `y_stride`. Computes output
+// columns [column_begin, column_end); column_begin is a multiple of kPanelColumns, column_end too
+// unless it is w.rows.
+struct PackedGemmArgs {
+  ActivationView x;
+  PackedMatrix w;
   const float* bias = nullptr;
   float* y = nullptr;
   size_t y_stride = 0;
@@ -61,6 +81,10 @@ struct WeightedSumArgs {
 struct Kernels {
   InstructionSet instruction_set;
   void (*gemm)(const GemmArgs& args);
+  // Not for row-major formats: PackedGemm() below takes all.
+  void (*packed_gemm)(const PackedGemmArgs& args);
+  // One row of x in `form` (not kF32); out: ActivationRowBytes(), aligned to 64 bytes. x is finite.
+  void (*prepare_row)(ActivationForm form, const float* x, uint32_t columns, std::byte* out);
   float (*dot)(const float* a, const float* b, size_t count);
   // dot of f32 with bf16 elements (cache rows).
   float (*dot_bf16)(const float* a, const uint16_t* b, size_t count);
@@ -102,25 +126,77 @@ float Exp(float x);
 // y = x w^T with column tiles spread over the pool.
 void ParallelGemm(const Kernels& kernels, ComputePool& pool, const GemmArgs& args);
 
+// kernels.packed_gemm or, for row-major formats, kernels.gemm.
+void PackedGemm(const Kernels& kernels, const PackedGemmArgs& args);
+
+// Memory for prepared rows, aligned to 64 bytes; grows and is reused. One owner.
+class ActivationBuffer {
+ public:
+  ActivationBuffer() = default;
+
+  // At least `byte_count` bytes; what they held is lost.
+  std::byte* Reserve(size_t byte_count);
+
+ private:
+  std::shared_ptr<std::byte> data_;
+  size_t byte_count_ = 0;
+};
+
+struct PrepareArgs {
+  ActivationForm form = ActivationForm::kF32;
+  const float* x = nullptr;  // [row_count][columns] with row stride `x_stride` floats.
+  size_t x_stride = 0;
+  uint32_t row_count = 0;
+  uint32_t columns = 0;
+};
+
+// Rows in the form that weights are multiplied with, in `buffer`; kF32: a view of x itself.
+ActivationView PrepareRows(const Kernels& kernels, ComputePool& pool, const PrepareArgs& args,
+                           ActivationBuffer& buffer);
+
+// All outputs of w, or [column_begin, column_end), with column tiles spread over the pool.
+void ParallelPackedGemm(const Kernels& kernels, ComputePool& pool, const PackedGemmArgs& args);
+
 // One activated expert of a grouped GEMM: rows [first_row, first_row + row_count) of the sorted
 // input.
 struct FfnGroup {
-  MatrixView gate;
-  MatrixView up;
-  MatrixView down;
+  PackedMatrix gate;
+  PackedMatrix up;
+  PackedMatrix down;
   uint32_t first_row = 0;
   uint32_t row_count = 0;
 };
 
+// Work memory of GroupedFfn; grows and is reused. One owner.
+struct FfnScratch {
+  std::vector<float> gate;   // [rows][intermediate]
+  std::vector<float> up;     // [rows][intermediate]
+  ActivationBuffer product;  // Their product, prepared for `down`.
+
+  // Grows and is reused.
+  class Counters {
+   public:
+    // At least `count` of them, of any value.
+    std::atomic<uint32_t>* Reserve(size_t count);
+
+   private:
+    std::unique_ptr<std::atomic<uint32_t>[]> data_;
+    size_t count_ = 0;
+  };
+
+  Counters pending;  // For each group: the tiles that `down` waits for.
+};
+
 // y[row] = down( silu(gate x[row]) * (up x[row]) ) for the group of each row; rows are sorted by
-// group. Tiles of (group, column block) of all groups share the pool without a barrier per group.
+// group. All gates and ups have one format, as have all downs. Tiles of (group, column block) of
+// all groups share the pool in one run; those of `down` wait for their own group alone.
 struct GroupedFfnArgs {
   std::span<const FfnGroup> groups;
-  const float* x = nullptr;  // [rows][hidden]
+  ActivationView x;  // Prepared for `gate` and `up`, [rows][hidden].
   uint32_t hidden_size = 0;
   uint32_t intermediate_size = 0;
-  float* y = nullptr;                     // [rows][hidden]
-  std::vector<float>* scratch = nullptr;  // Grows to rows * intermediate * 2; reused by the caller.
+  float* y = nullptr;  // [rows][hidden]
+  FfnScratch* scratch = nullptr;
 };
 
 void GroupedFfn(const Kernels& kernels, ComputePool& pool, const GroupedFfnArgs& args);

@@ -184,6 +184,7 @@ struct Avx2Vector {
 
 }  // namespace
 
-const Kernels kAvx2Kernels = KernelBody<Avx2Vector>::Table(InstructionSet::kAvx2);
+const Kernels kAvx2Kernels =
+    KernelBody<Avx2Vector>::Table(InstructionSet::kAvx2, PackedGemmAvx2, PrepareRowAvx2);
 
 }  // namespace switchyard::internal

@@ -137,6 +137,9 @@ struct Avx512Vector {
 
 }  // namespace
 
-const Kernels kAvx512Kernels = KernelBody<Avx512Vector>::Table(InstructionSet::kAvx512);
+const Kernels kAvx512Kernels =
+    KernelBody<Avx512Vector>::Table(InstructionSet::kAvx512, PackedGemmAvx512, PrepareRowAvx512);
+const Kernels kAvx512Bf16Kernels = KernelBody<Avx512Vector>::Table(
+    InstructionSet::kAvx512Bf16, PackedGemmAvx512Bf16, PrepareRowAvx512);
 
 }  // namespace switchyard::internal

@@ -1,177 +1,269 @@
+// Products with packed weights, each as a share of what the machine can do at most. Weights lie in
+// many matrices used in turn, so that they come from memory as in a model.
+//
+// kernels_bench [--threads N] [--set NAME] [--format NAME] [--json]
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "benchmark/benchmark.h"
-#include "libs/base/rng.h"
+#include "fmt/core.h"
 #include "libs/kernels/compute_pool.h"
 #include "libs/kernels/kernels.h"
-#include "libs/tensor/dtype.h"
+#include "libs/kernels/testing/machine_peaks.h"
 
 namespace switchyard {
 namespace {
 
-constexpr uint32_t kHidden = 2048;
+using Clock = std::chrono::steady_clock;
 
-// Enough copies of a matrix that none stays in the cache from one use to the next.
-constexpr size_t kWeightBytesTotal = size_t{256} << 20;
+constexpr size_t kWeightBytes = size_t{384} << 20;
+constexpr uint32_t kExpertCount = 64;
+constexpr int kRounds = 5;
+constexpr uint32_t kRowCounts[] = {1, 2, 4, 8, 32, 128, 512};
 
-std::vector<float> RandomVector(size_t count) {
-  Rng rng(1);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = 2.0F * rng.Unit() - 1.0F;
-  }
-  return values;
-}
+struct Options {
+  uint32_t thread_count = 1;
+  std::string set;     // Empty: the best.
+  std::string format;  // Empty: all.
+  bool json = false;
+};
 
-// Distinct matrices of `rows` x `columns`, cold in the cache when used in turn.
-class ColdWeights {
+struct Shape {
+  uint32_t outputs;
+  uint32_t depth;
+};
+
+// Any finite weights do: time does not depend on them.
+class Weights {
  public:
-  ColdWeights(uint32_t rows, uint32_t columns, Dtype dtype) {
-    view_ = {.dtype = dtype, .rows = rows, .columns = columns};
-    count_ = std::max<size_t>(kWeightBytesTotal / view_.byte_size(), 1);
-    bytes_.resize(count_ * view_.byte_size());
-    for (size_t i = 0; i + 1 < bytes_.size(); i += 2) {
-      bytes_[i + 1] = static_cast<uint8_t>(0x38 + (Mix64(i) & 7));
-    }
-  }
+  Weights() : data_(AllocateWeights(kWeightBytes)) { std::memset(data_.get(), 0x31, kWeightBytes); }
 
-  MatrixView Next() {
-    next_ = (next_ + 1) % count_;
-    MatrixView view = view_;
-    view.data = bytes_.data() + next_ * view.byte_size();
-    return view;
+  // The next matrix in memory, of those that fit.
+  PackedMatrix Next(WeightFormat format, const Shape& shape) {
+    const size_t byte_count = PackedBytes(format, shape.outputs, shape.depth);
+    if (offset_ + byte_count > kWeightBytes) {
+      offset_ = 0;
+    }
+    const PackedMatrix matrix{.data = data_.get() + offset_,
+                              .format = format,
+                              .rows = shape.outputs,
+                              .columns = shape.depth};
+    offset_ += (byte_count + 63) / 64 * 64;
+    return matrix;
   }
 
  private:
-  MatrixView view_;
-  size_t count_ = 0;
-  size_t next_ = 0;
-  std::vector<uint8_t> bytes_;
+  std::shared_ptr<std::byte> data_;
+  size_t offset_ = 0;
 };
 
-void SetRates(benchmark::State& state, double multiply_adds, double bytes) {
-  const auto runs = static_cast<double>(state.iterations());
-  state.counters["GFLOP/s"] =
-      benchmark::Counter(2e-9 * multiply_adds * runs, benchmark::Counter::kIsRate);
-  state.counters["GB/s"] = benchmark::Counter(1e-9 * bytes * runs, benchmark::Counter::kIsRate);
-}
+// What all measurements share.
+struct Bench {
+  const Kernels& kernels;
+  const Options& options;
+  MachinePeaks peaks;
+  ComputePool pool;
+  Weights weights;
 
-void BenchGemm(benchmark::State& state, const Kernels& kernels, Dtype dtype, bool cold) {
-  const auto row_count = static_cast<uint32_t>(state.range(0));
-  ColdWeights weights(kHidden, kHidden, dtype);
-  const MatrixView warm = weights.Next();
-  const std::vector<float> x = RandomVector(size_t{row_count} * kHidden);
-  std::vector<float> y(x.size());
-  for (auto _ : state) {
-    kernels.gemm({.x = x.data(),
-                  .x_stride = kHidden,
-                  .row_count = row_count,
-                  .w = cold ? weights.Next() : warm,
-                  .y = y.data(),
-                  .y_stride = kHidden,
-                  .column_end = kHidden});
-    benchmark::ClobberMemory();
-  }
-  SetRates(state, static_cast<double>(row_count) * kHidden * kHidden,
-           static_cast<double>(warm.byte_size()));
-}
+  Bench(const Kernels& table, const Options& wanted)
+      : kernels(table),
+        options(wanted),
+        peaks(MeasurePeaks(wanted.thread_count)),
+        pool(wanted.thread_count) {}
 
-// Sixteen experts of 2048 x 1024, `rows` rows each.
-void BenchGroupedFfn(benchmark::State& state, const Kernels& kernels, uint32_t thread_count) {
-  constexpr uint32_t kIntermediate = 1024;
-  constexpr uint32_t kExpertCount = 16;
-  const auto rows = static_cast<uint32_t>(state.range(0));
-  ColdWeights up(kIntermediate, kHidden, Dtype::kBf16);
-  ColdWeights down(kHidden, kIntermediate, Dtype::kBf16);
-  std::vector<FfnGroup> groups;
-  for (uint32_t i = 0; i < kExpertCount; ++i) {
-    groups.push_back({.gate = up.Next(),
-                      .up = up.Next(),
-                      .down = down.Next(),
-                      .first_row = i * rows,
-                      .row_count = rows});
-  }
-  const std::vector<float> x = RandomVector(size_t{kExpertCount} * rows * kHidden);
-  std::vector<float> y(x.size());
-  std::vector<float> scratch;
-  ComputePool pool(thread_count);
-  for (auto _ : state) {
-    GroupedFfn(kernels, pool,
-               {.groups = groups,
-                .x = x.data(),
-                .hidden_size = kHidden,
-                .intermediate_size = kIntermediate,
-                .y = y.data(),
-                .scratch = &scratch});
-    benchmark::ClobberMemory();
-  }
-  const double weights = 3.0 * kExpertCount * kHidden * kIntermediate;
-  SetRates(state, weights * rows, weights * 2);
-}
-
-void BenchPoolHandOver(benchmark::State& state) {
-  ComputePool pool(static_cast<uint32_t>(state.range(0)));
-  for (auto _ : state) {
-    pool.Run(8, [](uint32_t tile) { benchmark::DoNotOptimize(tile); });
-  }
-}
-
-// A plain read of memory with the same footprint: the ceiling for one row.
-void BenchReadMemory(benchmark::State& state) {
-  std::vector<uint64_t> data(kWeightBytesTotal / sizeof(uint64_t), 3);
-  for (auto _ : state) {
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i < data.size(); i += 8) {
-      for (size_t lane = 0; lane < 8; ++lane) {
-        sums[lane] += data[i + lane];
-      }
+  double Peak(WeightFormat format) const {
+    switch (FormFor(format)) {
+      case ActivationForm::kBf16:
+        return peaks.bf16_flops;
+      case ActivationForm::kInt8:
+        return peaks.int8_ops;
+      case ActivationForm::kF32:
+        break;
     }
-    benchmark::DoNotOptimize(sums);
+    return peaks.f32_flops;
   }
-  SetRates(state, 0.0, static_cast<double>(kWeightBytesTotal));
-}
 
-int RegisterAll() {
+  ActivationView Prepare(WeightFormat format, const std::vector<float>& x, uint32_t columns,
+                         ActivationBuffer& buffer) {
+    return PrepareRows(kernels, pool,
+                       {.form = FormFor(format),
+                        .x = x.data(),
+                        .x_stride = columns,
+                        .row_count = static_cast<uint32_t>(x.size() / columns),
+                        .columns = columns},
+                       buffer);
+  }
+
+  // Seconds of one call, the best of some rounds of calls that take a while together.
+  template <typename F>
+  static double Time(double multiply_adds, const F& call) {
+    const int calls = static_cast<int>(std::clamp(2e9 / multiply_adds, 1.0, 200.0));
+    double best = 1e9;
+    for (int round = 0; round < kRounds; ++round) {
+      const Clock::time_point start = Clock::now();
+      for (int i = 0; i < calls; ++i) {
+        call();
+      }
+      const std::chrono::duration<double> taken = Clock::now() - start;
+      best = std::min(best, taken.count() / calls);
+    }
+    return best;
+  }
+
+  void Report(std::string_view name, WeightFormat format, uint32_t row_count, double seconds,
+              double multiply_adds, double bytes) const {
+    const double ops = 2.0 * multiply_adds / seconds;
+    const double rate = bytes / seconds;
+    const double op_share = 100.0 * ops / Peak(format);
+    const double byte_share = 100.0 * rate / peaks.read_bytes_per_second;
+    if (options.json) {
+      fmt::print(
+          "{{\"bench\":\"{}\",\"format\":\"{}\",\"set\":\"{}\",\"threads\":{},\"rows\":{},"
+          "\"us\":{:.2f},\"gops\":{:.1f},\"gbytes_per_second\":{:.2f},\"arithmetic_share\":{:.3f},"
+          "\"bandwidth_share\":{:.3f}}}\n",
+          name, NameOf(format), NameOf(kernels.instruction_set), options.thread_count, row_count,
+          seconds * 1e6, ops / 1e9, rate / 1e9, op_share / 100.0, byte_share / 100.0);
+    } else {
+      fmt::print(
+          "{:<20} {:<5} {:>5} {:>10.1f} us {:>8.1f} Gop/s {:>4.0f} % {:>7.2f} GB/s {:>4.0f} %\n",
+          name, NameOf(format), row_count, seconds * 1e6, ops / 1e9, op_share, rate / 1e9,
+          byte_share);
+    }
+  }
+
+  void Gemm(WeightFormat format, const Shape& shape, uint32_t row_count) {
+    const std::vector<float> x(size_t{row_count} * shape.depth, 0.5F);
+    std::vector<float> y(size_t{row_count} * shape.outputs);
+    ActivationBuffer buffer;
+    const ActivationView rows = Prepare(format, x, shape.depth, buffer);
+    const double weight_count = static_cast<double>(shape.outputs) * shape.depth;
+    const double seconds = Time(weight_count * row_count, [&] {
+      ParallelPackedGemm(kernels, pool,
+                         {.x = rows,
+                          .w = weights.Next(format, shape),
+                          .y = y.data(),
+                          .y_stride = shape.outputs,
+                          .column_end = shape.outputs});
+    });
+    Report(fmt::format("gemm {}x{}", shape.outputs, shape.depth), format, row_count, seconds,
+           weight_count * row_count,
+           static_cast<double>(PackedBytes(format, shape.outputs, shape.depth)));
+  }
+
+  // All experts of a mid-size layer, `row_count` rows each.
+  void Ffn(WeightFormat format, uint32_t row_count) {
+    constexpr Shape kUp{512, 1024};
+    constexpr Shape kDown{1024, 512};
+    const std::vector<float> x(size_t{kExpertCount} * row_count * kUp.depth, 0.5F);
+    std::vector<float> y(x.size());
+    ActivationBuffer buffer;
+    const ActivationView rows = Prepare(format, x, kUp.depth, buffer);
+    FfnScratch scratch;
+    const double weight_count = 3.0 * kExpertCount * kUp.outputs * kUp.depth;
+    std::vector<FfnGroup> groups(kExpertCount);
+    double bytes = 0.0;
+    const double seconds = Time(weight_count * row_count, [&] {
+      bytes = 0.0;
+      for (uint32_t i = 0; i < kExpertCount; ++i) {
+        groups[i] = {.gate = weights.Next(format, kUp),
+                     .up = weights.Next(format, kUp),
+                     .down = weights.Next(format, kDown),
+                     .first_row = i * row_count,
+                     .row_count = row_count};
+        bytes += static_cast<double>(groups[i].gate.byte_size() * 2 + groups[i].down.byte_size());
+      }
+      GroupedFfn(kernels, pool,
+                 {.groups = groups,
+                  .x = rows,
+                  .hidden_size = kUp.depth,
+                  .intermediate_size = kUp.outputs,
+                  .y = y.data(),
+                  .scratch = &scratch});
+    });
+    Report("ffn 64x512x1024", format, row_count, seconds, weight_count * row_count, bytes);
+  }
+
+  void HandOver() {
+    constexpr int kRuns = 2000;
+    const double seconds = Time(1e9, [&] {
+      for (int i = 0; i < kRuns; ++i) {
+        pool.Run(8, [](uint32_t) {});
+      }
+    });
+    if (options.json) {
+      fmt::print("{{\"bench\":\"hand_over\",\"threads\":{},\"us\":{:.3f}}}\n", options.thread_count,
+                 seconds / kRuns * 1e6);
+    } else {
+      fmt::print("hand over {:.2f} us\n", seconds / kRuns * 1e6);
+    }
+  }
+
+  void Peaks() const {
+    const char* const text =
+        options.json ? "{{\"bench\":\"peaks\",\"threads\":{},\"read_gbytes_per_second\":{:.2f},"
+                       "\"f32_gflops\":{:.1f},\"bf16_gflops\":{:.1f},\"int8_gops\":{:.1f}}}\n"
+                     : "peaks of {} threads: read {:.2f} GB/s, f32 {:.1f} GFLOP/s, bf16 {:.1f} "
+                       "GFLOP/s, int8 {:.1f} GOP/s\n";
+    fmt::print(fmt::runtime(text), options.thread_count, peaks.read_bytes_per_second / 1e9,
+               peaks.f32_flops / 1e9, peaks.bf16_flops / 1e9, peaks.int8_ops / 1e9);
+  }
+};
+
+int Run(const Options& options) {
+  const Kernels* kernels = &BestKernels();
   for (const InstructionSet set : SupportedInstructionSets()) {
-    if (set == InstructionSet::kScalar) {
+    if (NameOf(set) == options.set) {
+      kernels = *KernelsFor(set);
+    }
+  }
+  Bench bench(*kernels, options);
+  bench.Peaks();
+  bench.HandOver();
+  for (const WeightFormat format :
+       {WeightFormat::kBf16, WeightFormat::kFp8, WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (!options.format.empty() && options.format != NameOf(format)) {
       continue;
     }
-    const Kernels* kernels = *KernelsFor(set);
-    const std::string name(NameOf(set));
-    for (const Dtype dtype : {Dtype::kBf16, Dtype::kF32}) {
-      for (const bool cold : {false, true}) {
-        const std::string id =
-            "gemm/" + name + "/" + std::string(NameOf(dtype)) + (cold ? "/cold" : "/warm");
-        benchmark::RegisterBenchmark(
-            id.c_str(), [=](benchmark::State& state) { BenchGemm(state, *kernels, dtype, cold); })
-            ->Arg(1)
-            ->Arg(4)
-            ->Arg(8)
-            ->Arg(32)
-            ->Arg(128);
+    for (const Shape shape :
+         {Shape{512, 1024}, Shape{1024, 512}, Shape{2048, 7168}, Shape{7168, 2048}}) {
+      for (const uint32_t row_count : kRowCounts) {
+        bench.Gemm(format, shape, row_count);
       }
     }
-    for (const uint32_t thread_count : {1U, 2U}) {
-      const std::string id = "grouped_ffn/" + name + "/threads:" + std::to_string(thread_count);
-      benchmark::RegisterBenchmark(
-          id.c_str(),
-          [=](benchmark::State& state) { BenchGroupedFfn(state, *kernels, thread_count); })
-          ->Arg(1)
-          ->Arg(4)
-          ->Arg(8)
-          ->Arg(32)
-          ->UseRealTime();
+    for (const uint32_t row_count : {1U, 2U, 4U, 8U, 32U, 64U}) {
+      bench.Ffn(format, row_count);
     }
   }
-  benchmark::RegisterBenchmark("pool_hand_over", BenchPoolHandOver)->Arg(1)->Arg(2)->UseRealTime();
-  benchmark::RegisterBenchmark("read_memory", BenchReadMemory);
   return 0;
 }
 
-const int kRegistered = RegisterAll();
-
 }  // namespace
 }  // namespace switchyard
+
+int main(int argc, char** argv) {
+  switchyard::Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view flag = argv[i];
+    if (flag == "--json") {
+      options.json = true;
+    } else if (i + 1 < argc && flag == "--threads") {
+      options.thread_count = static_cast<uint32_t>(std::max(1, std::atoi(argv[++i])));
+    } else if (i + 1 < argc && flag == "--set") {
+      options.set = argv[++i];
+    } else if (i + 1 < argc && flag == "--format") {
+      options.format = argv[++i];
+    } else {
+      fmt::print(stderr,
+                 "usage: kernels_bench [--threads N] [--set NAME] [--format NAME] [--json]\n");
+      return 2;
+    }
+  }
+  return switchyard::Run(options);
+}

@@ -4,6 +4,7 @@
 
 namespace switchyard::internal {
 
-const Kernels kScalarKernels = KernelBody<ScalarVector<16>>::Table(InstructionSet::kScalar);
+const Kernels kScalarKernels = KernelBody<ScalarVector<16>>::Table(
+    InstructionSet::kScalar, PackedGemmScalar, PrepareRowScalar);
 
 }  // namespace switchyard::internal

@@ -334,7 +334,11 @@ TEST_P(EachSet, WidensEveryF16Exactly) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sets, EachSet, testing::ValuesIn(SupportedInstructionSets()),
-                         [](const auto& suite) { return std::string(NameOf(suite.param)); });
+                         [](const auto& suite) {
+                           std::string name(NameOf(suite.param));
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 // All tables agree with each other on random bit patterns, so accuracy is measured on one.
 TEST(Exp, IsWithinTwoUlpOfTheTrueValue) {

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -73,18 +75,45 @@ TEST(ParallelGemm, GivesTheBitsOfOneThread) {
   }
 }
 
-struct Expert {
-  std::vector<float> gate;
-  std::vector<float> up;
-  std::vector<float> down;
-};
+// Weights in some format, and as the f32 they stand for.
+class Weights {
+ public:
+  Weights(WeightFormat format, const std::vector<float>& values, uint32_t columns) {
+    packed_ = {.format = format,
+               .rows = static_cast<uint32_t>(values.size() / columns),
+               .columns = columns};
+    StoredMatrix stored{.format = format, .rows = packed_.rows, .columns = columns};
+    std::vector<std::byte> bytes(StoredValueBytes(format, packed_.rows, columns));
+    QuantizedRows quantized;
+    if (format == WeightFormat::kF32) {
+      std::memcpy(bytes.data(), values.data(), bytes.size());
+    } else if (format == WeightFormat::kBf16) {
+      BestKernels().f32_to_bf16(values.data(), reinterpret_cast<uint16_t*>(bytes.data()),
+                                values.size());
+    } else {
+      quantized = Quantize(format, values.data(), packed_.rows, columns);
+      bytes = quantized.values;
+    }
+    stored.values = bytes.data();
+    stored.scales = quantized.scales.data();
+    data_ = AllocateWeights(packed_.byte_size());
+    Pack(stored, {data_.get(), packed_.byte_size()});
+    packed_.data = data_.get();
+    for (uint32_t row = 0; row < packed_.rows; ++row) {
+      values_.resize(size_t{row + 1} * columns);
+      UnpackRow(packed_, row, values_.data() + size_t{row} * columns);
+    }
+  }
 
-MatrixView ViewOf(const std::vector<float>& data, uint32_t columns) {
-  return {.data = data.data(),
-          .dtype = Dtype::kF32,
-          .rows = static_cast<uint32_t>(data.size() / columns),
-          .columns = columns};
-}
+  const PackedMatrix& packed() const { return packed_; }
+
+  const std::vector<float>& values() const { return values_; }
+
+ private:
+  PackedMatrix packed_;
+  std::shared_ptr<std::byte> data_;
+  std::vector<float> values_;
+};
 
 double DotOf(const float* a, const double* b, uint32_t count) {
   double sum = 0.0;
@@ -94,7 +123,13 @@ double DotOf(const float* a, const double* b, uint32_t count) {
   return sum;
 }
 
-class GroupedFfnTest : public testing::Test {
+struct Expert {
+  Weights gate;
+  Weights up;
+  Weights down;
+};
+
+class GroupedFfnTest : public testing::TestWithParam<WeightFormat> {
  protected:
   static constexpr uint32_t kHidden = 190;
   static constexpr uint32_t kIntermediate = 175;
@@ -104,9 +139,12 @@ class GroupedFfnTest : public testing::Test {
     // Rows per expert, an inactive expert among them.
     uint32_t row = 0;
     for (const uint32_t count : {5U, 1U, 0U, 17U, 2U}) {
-      experts_.push_back({.gate = RandomVector(rng, kIntermediate * kHidden),
-                          .up = RandomVector(rng, kIntermediate * kHidden),
-                          .down = RandomVector(rng, kHidden * kIntermediate)});
+      const auto weights = [&](uint32_t rows, uint32_t columns) {
+        return Weights(GetParam(), RandomVector(rng, size_t{rows} * columns), columns);
+      };
+      experts_.push_back({.gate = weights(kIntermediate, kHidden),
+                          .up = weights(kIntermediate, kHidden),
+                          .down = weights(kHidden, kIntermediate)});
       counts_.push_back(count);
       row += count;
     }
@@ -114,9 +152,9 @@ class GroupedFfnTest : public testing::Test {
     x_ = RandomVector(rng, size_t{row} * kHidden);
     row = 0;
     for (size_t i = 0; i < experts_.size(); ++i) {
-      groups_.push_back({.gate = ViewOf(experts_[i].gate, kHidden),
-                         .up = ViewOf(experts_[i].up, kHidden),
-                         .down = ViewOf(experts_[i].down, kIntermediate),
+      groups_.push_back({.gate = experts_[i].gate.packed(),
+                         .up = experts_[i].up.packed(),
+                         .down = experts_[i].down.packed(),
                          .first_row = row,
                          .row_count = counts_[i]});
       row += counts_[i];
@@ -126,9 +164,17 @@ class GroupedFfnTest : public testing::Test {
   std::vector<float> Run(const Kernels& kernels, uint32_t thread_count) {
     ComputePool pool(thread_count);
     std::vector<float> y(size_t{row_count_} * kHidden, -1.0F);
+    ActivationBuffer buffer;
+    const ActivationView x = PrepareRows(kernels, pool,
+                                         {.form = FormFor(GetParam()),
+                                          .x = x_.data(),
+                                          .x_stride = kHidden,
+                                          .row_count = row_count_,
+                                          .columns = kHidden},
+                                         buffer);
     GroupedFfn(kernels, pool,
                {.groups = groups_,
-                .x = x_.data(),
+                .x = x,
                 .hidden_size = kHidden,
                 .intermediate_size = kIntermediate,
                 .y = y.data(),
@@ -140,31 +186,34 @@ class GroupedFfnTest : public testing::Test {
   std::vector<uint32_t> counts_;
   std::vector<FfnGroup> groups_;
   std::vector<float> x_;
-  std::vector<float> scratch_;
+  FfnScratch scratch_;
   uint32_t row_count_ = 0;
 };
 
-TEST_F(GroupedFfnTest, ComputesEachRowWithItsExpert) {
+TEST_P(GroupedFfnTest, ComputesEachRowWithItsExpert) {
+  // Outputs are some 600 in size. Rounding of activations to bf16 or eight bits is most of it.
+  const double tolerance = GetParam() == WeightFormat::kF32 ? 4e-3 : 12.0;
   const std::vector<float> y = Run(BestKernels(), 1);
   for (size_t e = 0; e < experts_.size(); ++e) {
     for (uint32_t r = groups_[e].first_row; r < groups_[e].first_row + counts_[e]; ++r) {
       const std::vector<double> x(x_.begin() + r * kHidden, x_.begin() + (r + 1) * kHidden);
       std::vector<double> middle(kIntermediate);
       for (uint32_t i = 0; i < kIntermediate; ++i) {
-        const double gate = DotOf(experts_[e].gate.data() + i * kHidden, x.data(), kHidden);
-        const double up = DotOf(experts_[e].up.data() + i * kHidden, x.data(), kHidden);
+        const double gate =
+            DotOf(experts_[e].gate.values().data() + i * kHidden, x.data(), kHidden);
+        const double up = DotOf(experts_[e].up.values().data() + i * kHidden, x.data(), kHidden);
         middle[i] = gate / (1.0 + std::exp(-gate)) * up;
       }
       for (uint32_t i = 0; i < kHidden; ++i) {
-        const double want =
-            DotOf(experts_[e].down.data() + i * kIntermediate, middle.data(), kIntermediate);
-        ASSERT_NEAR(static_cast<double>(y[r * kHidden + i]), want, 4e-3) << r << " " << i;
+        const double want = DotOf(experts_[e].down.values().data() + i * kIntermediate,
+                                  middle.data(), kIntermediate);
+        ASSERT_NEAR(static_cast<double>(y[r * kHidden + i]), want, tolerance) << r << " " << i;
       }
     }
   }
 }
 
-TEST_F(GroupedFfnTest, GivesTheSameBitsOnAnyThreadsSetsAndGroupings) {
+TEST_P(GroupedFfnTest, GivesTheSameBitsOnAnyThreadsSetsAndGroupings) {
   const std::vector<float> want = Run(BestKernels(), 1);
   for (const InstructionSet set : SupportedInstructionSets()) {
     for (const uint32_t thread_count : {1U, 2U, 3U}) {
@@ -187,11 +236,16 @@ TEST_F(GroupedFfnTest, GivesTheSameBitsOnAnyThreadsSetsAndGroupings) {
   EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
 }
 
-TEST_F(GroupedFfnTest, NoRowsIsNothingToDo) {
+TEST_P(GroupedFfnTest, NoRowsIsNothingToDo) {
   groups_.clear();
   const std::vector<float> y = Run(BestKernels(), 2);
   EXPECT_TRUE(std::all_of(y.begin(), y.end(), [](float value) { return value == -1.0F; }));
 }
+
+INSTANTIATE_TEST_SUITE_P(Formats, GroupedFfnTest,
+                         testing::Values(WeightFormat::kF32, WeightFormat::kBf16,
+                                         WeightFormat::kInt8, WeightFormat::kInt4),
+                         [](const auto& suite) { return std::string(NameOf(suite.param)); });
 
 }  // namespace
 }  // namespace switchyard

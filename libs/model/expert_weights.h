@@ -3,18 +3,19 @@
 
 #include <memory>
 
-#include "libs/tensor/tensor_view.h"
+#include "libs/kernels/packed_matrix.h"
 
 namespace switchyard {
 
 // Weights of one SwiGLU feed-forward network: down( silu(gate x) * (up x) ). Used for routed
 // experts, the shared expert and dense layers.
 //
-// Any thread; the views live while `owner` does (a mapped checkpoint or a repacked copy).
+// gate and up have one format. Any thread; the views live while `owner` does (a mapped checkpoint
+// or a repacked copy).
 struct ExpertWeights {
-  MatrixView gate;  // [intermediate, hidden]
-  MatrixView up;    // [intermediate, hidden]
-  MatrixView down;  // [hidden, intermediate]
+  PackedMatrix gate;  // [intermediate, hidden]
+  PackedMatrix up;    // [intermediate, hidden]
+  PackedMatrix down;  // [hidden, intermediate]
   std::shared_ptr<const void> owner;
 };
 

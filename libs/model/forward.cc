@@ -35,10 +35,18 @@ void RunFfn(const Kernels& kernels, ComputePool& pool, const FfnArgs& args) {
                                             .down = args.weights.down,
                                             .first_row = 0,
                                             .row_count = args.row_count}}};
+  const uint32_t hidden = args.weights.gate.columns;
+  const ActivationView x = PrepareRows(kernels, pool,
+                                       {.form = FormFor(args.weights.gate.format),
+                                        .x = args.x,
+                                        .x_stride = hidden,
+                                        .row_count = args.row_count,
+                                        .columns = hidden},
+                                       *args.prepared);
   GroupedFfn(kernels, pool,
              {.groups = groups,
-              .x = args.x,
-              .hidden_size = args.weights.gate.columns,
+              .x = x,
+              .hidden_size = hidden,
               .intermediate_size = args.weights.gate.rows,
               .y = args.y,
               .scratch = args.scratch});
@@ -57,16 +65,19 @@ void RunHead(const Kernels& kernels, ComputePool& pool, const HeadArgs& args) {
                      .x = args.x,
                      .row_count = args.row_count,
                      .y = args.scratch->data()});
-  ParallelGemm(kernels, pool,
-               {.x = args.scratch->data(),
-                .x_stride = hidden,
-                .row_count = args.row_count,
-                .w = args.weights.head,
-                .bias = nullptr,
-                .y = args.logits,
-                .y_stride = args.spec.vocab_size,
-                .column_begin = 0,
-                .column_end = args.spec.vocab_size});
+  const ActivationView x = PrepareRows(kernels, pool,
+                                       {.form = FormFor(args.weights.head.format),
+                                        .x = args.scratch->data(),
+                                        .x_stride = hidden,
+                                        .row_count = args.row_count,
+                                        .columns = args.spec.hidden_size},
+                                       *args.prepared);
+  ParallelPackedGemm(kernels, pool,
+                     {.x = x,
+                      .w = args.weights.head,
+                      .y = args.logits,
+                      .y_stride = args.spec.vocab_size,
+                      .column_end = args.spec.vocab_size});
 }
 
 }  // namespace switchyard

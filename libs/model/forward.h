@@ -41,7 +41,8 @@ struct FfnArgs {
   const float* x = nullptr;      // [row_count][hidden]
   uint32_t row_count = 0;
   float* y = nullptr;  // [row_count][hidden], overwritten.
-  std::vector<float>* scratch = nullptr;
+  FfnScratch* scratch = nullptr;
+  ActivationBuffer* prepared = nullptr;
 };
 
 // y = down( silu(gate x) * (up x) ), one group of GroupedFfn.
@@ -54,6 +55,7 @@ struct HeadArgs {
   uint32_t row_count = 0;
   float* logits = nullptr;                // [row_count][vocab]
   std::vector<float>* scratch = nullptr;  // Grows to row_count * hidden.
+  ActivationBuffer* prepared = nullptr;
 };
 
 // logits = head( final norm of x ). Pass only the rows that need a token.

@@ -23,11 +23,14 @@ struct Opened {
   RouterWeights weights;
 };
 
-float F32At(const MatrixView& matrix, size_t row, size_t column) {
+float F32At(const void* data, size_t index) {
   float value = 0;  // Copied, because a checkpoint's data may be unaligned.
-  const size_t offset = (row * matrix.columns + column) * sizeof(value);
-  std::memcpy(&value, static_cast<const std::byte*>(matrix.data) + offset, sizeof(value));
+  std::memcpy(&value, static_cast<const std::byte*>(data) + index * sizeof(value), sizeof(value));
   return value;
+}
+
+float F32At(const PackedMatrix& matrix, size_t row, size_t column) {
+  return F32At(matrix.data, row * matrix.columns + column);
 }
 
 std::vector<float> Rows(size_t count) {
@@ -49,7 +52,7 @@ TEST(EmbedRows, WidensTheTokensRows) {
     EXPECT_TRUE(std::equal(out.begin(), out.begin() + 32, out.begin() + 64));
     const Opened exact;
     for (size_t i = 0; i < 32; ++i) {
-      const float expected = F32At(exact.weights.embedding, 63, i);
+      const float expected = F32At(exact.weights.embedding.data, 63 * 32 + i);
       EXPECT_NEAR(out[32 + i], expected, std::abs(expected) / 256 + 1e-6F);
     }
   }
@@ -60,10 +63,16 @@ TEST(RunFfn, IsSwiGlu) {
   const ExpertWeights& weights = opened.weights.layers[0].dense;
   const std::vector<float> x = Rows(2);
   std::vector<float> y(2 * 32, 99.0F);
-  std::vector<float> scratch;
+  FfnScratch scratch;
+  ActivationBuffer prepared;
   ComputePool pool(1);
   RunFfn(BestKernels(), pool,
-         {.weights = weights, .x = x.data(), .row_count = 2, .y = y.data(), .scratch = &scratch});
+         {.weights = weights,
+          .x = x.data(),
+          .row_count = 2,
+          .y = y.data(),
+          .scratch = &scratch,
+          .prepared = &prepared});
   for (size_t row = 0; row < 2; ++row) {
     std::vector<double> inner(48, 0.0);
     for (size_t i = 0; i < 48; ++i) {
@@ -90,13 +99,15 @@ TEST(RunHead, NormsThenProjectsAndRowsAreIndependent) {
   const std::vector<float> x = Rows(3);
   std::vector<float> logits(3 * 64);
   std::vector<float> scratch;
+  ActivationBuffer prepared;
   ComputePool pool(1);
   HeadArgs args{.spec = opened.checkpoint.spec(),
                 .weights = opened.weights,
                 .x = x.data(),
                 .row_count = 3,
                 .logits = logits.data(),
-                .scratch = &scratch};
+                .scratch = &scratch,
+                .prepared = &prepared};
   RunHead(BestKernels(), pool, args);
   std::vector<float> alone(64);
   args.x = x.data() + 64;
@@ -123,13 +134,21 @@ TEST(RunHead, NormsThenProjectsAndRowsAreIndependent) {
 TEST(ForwardParts, AcceptNoRows) {
   const Opened opened;
   std::vector<float> scratch;
+  FfnScratch ffn_scratch;
+  ActivationBuffer prepared;
   ComputePool pool(1);
   EmbedRows(opened.weights, {}, nullptr, 32);
-  RunFfn(
-      BestKernels(), pool,
-      {.weights = opened.weights.layers[0].dense, .x = nullptr, .y = nullptr, .scratch = &scratch});
+  RunFfn(BestKernels(), pool,
+         {.weights = opened.weights.layers[0].dense,
+          .x = nullptr,
+          .y = nullptr,
+          .scratch = &ffn_scratch,
+          .prepared = &prepared});
   RunHead(BestKernels(), pool,
-          {.spec = opened.checkpoint.spec(), .weights = opened.weights, .scratch = &scratch});
+          {.spec = opened.checkpoint.spec(),
+           .weights = opened.weights,
+           .scratch = &scratch,
+           .prepared = &prepared});
   EXPECT_TRUE(scratch.empty());
 }
 

@@ -23,26 +23,6 @@ constexpr uint64_t kParallelWorkMin = 400'000;
 // Heads of one row that walk the cached rows together in the absorbed form.
 constexpr uint32_t kHeadsPerTile = 16;
 
-// The key half of kv_b_proj, turned for the absorbed form: [head][kv_lora_rank][nope_dim], so that
-// a query is moved into the latent space by dots over contiguous memory.
-std::vector<std::byte> TransposeKeyWeights(const ModelSpec& spec, const MatrixView& kv_b) {
-  const size_t element = BytesOf(kv_b.dtype);
-  const size_t rank = spec.kv_lora_rank;
-  std::vector<std::byte> packed(size_t{spec.head_count} * rank * spec.nope_dim * element);
-  const auto* source = static_cast<const std::byte*>(kv_b.data);
-  std::byte* target = packed.data();
-  for (size_t head = 0; head < spec.head_count; ++head) {
-    const size_t first_row = head * (spec.nope_dim + spec.value_dim);
-    for (size_t r = 0; r < rank; ++r) {
-      for (size_t d = 0; d < spec.nope_dim; ++d) {
-        std::memcpy(target, source + ((first_row + d) * rank + r) * element, element);
-        target += element;
-      }
-    }
-  }
-  return packed;
-}
-
 // Adjacent rows of one step that are computed in the same form.
 struct RowRun {
   uint32_t first_row = 0;
@@ -59,11 +39,7 @@ class MlaAttention::Impl {
         kernels_(kernels),
         softmax_scale_(SoftmaxScale(spec)),
         rope_(spec),
-        inline_pool_(1) {
-    for (const LayerWeights& layer : weights.layers) {
-      key_weights_.push_back(TransposeKeyWeights(spec, layer.kv_b_proj));
-    }
-  }
+        inline_pool_(1) {}
 
   void SetComputePool(ComputePool* pool) { pool_ = pool == nullptr ? &inline_pool_ : pool; }
 
@@ -77,17 +53,11 @@ class MlaAttention::Impl {
     SY_CHECK(cache.layout().latent_dim == spec_.latent_dim());
     const LayerWeights& layer = weights_.layers[layer_index_];
     const auto row_count = static_cast<uint32_t>(rows.size());
-    ProjectQueries(layer, rows, x);
-    StoreLatents(layer, rows, x, cache);
+    ProjectQueriesAndLatents(layer, row_count, x);
+    FinishQueries(rows);
+    StoreLatents(layer, rows, cache);
     Attend(layer, rows, cache);
-    Gemm({.x = values_.data(),
-          .x_stride = ValueStride(),
-          .row_count = row_count,
-          .w = layer.o_proj,
-          .bias = layer.o_bias.empty() ? nullptr : layer.o_bias.data(),
-          .y = out,
-          .y_stride = spec_.hidden_size,
-          .column_end = spec_.hidden_size});
+    Multiply(Prepare(layer.o_proj, values_.data(), row_count), layer.o_proj, layer.o_bias, out);
   }
 
  private:
@@ -97,7 +67,28 @@ class MlaAttention::Impl {
 
   size_t LatentQueryStride() const { return size_t{spec_.head_count} * spec_.latent_dim(); }
 
-  void Gemm(const GemmArgs& args) { ParallelGemm(kernels_, *pool_, args); }
+  // Rows of w.columns in the form that w wants.
+  ActivationView Prepare(const PackedMatrix& w, const float* x, uint32_t row_count) {
+    return PrepareRows(kernels_, *pool_,
+                       {.form = FormFor(w.format),
+                        .x = x,
+                        .x_stride = w.columns,
+                        .row_count = row_count,
+                        .columns = w.columns},
+                       prepared_);
+  }
+
+  // y: [rows of x][w.rows]; an empty bias is none.
+  void Multiply(const ActivationView& x, const PackedMatrix& w, const std::vector<float>& bias,
+                float* y) {
+    ParallelPackedGemm(kernels_, *pool_,
+                       {.x = x,
+                        .w = w,
+                        .bias = bias.empty() ? nullptr : bias.data(),
+                        .y = y,
+                        .y_stride = w.rows,
+                        .column_end = w.rows});
+  }
 
   void RunTiles(uint32_t tile_count, uint64_t work, const std::function<void(uint32_t)>& tile) {
     if (work >= kParallelWorkMin) {
@@ -109,38 +100,37 @@ class MlaAttention::Impl {
     }
   }
 
-  // Fills queries_: [row][head][qk_dim], scaled, the rotary part rotated.
-  void ProjectQueries(const LayerWeights& layer, std::span<const AttentionRow> rows,
-                      const float* x) {
-    const auto row_count = static_cast<uint32_t>(rows.size());
+  // Fills queries_ [row][head][qk_dim] and latents_ [row][latent_dim], as projected.
+  void ProjectQueriesAndLatents(const LayerWeights& layer, uint32_t row_count, const float* x) {
     queries_.resize(row_count * QueryStride());
-    GemmArgs args{.x = x,
-                  .x_stride = spec_.hidden_size,
-                  .row_count = row_count,
-                  .w = layer.q_proj,
-                  .y = queries_.data(),
-                  .y_stride = QueryStride(),
-                  .column_end = static_cast<uint32_t>(QueryStride())};
-    if (spec_.q_lora_rank > 0) {
-      query_latents_.resize(size_t{row_count} * spec_.q_lora_rank);
-      Gemm({.x = x,
-            .x_stride = spec_.hidden_size,
-            .row_count = row_count,
-            .w = layer.q_a_proj,
-            .bias = layer.q_a_bias.empty() ? nullptr : layer.q_a_bias.data(),
-            .y = query_latents_.data(),
-            .y_stride = spec_.q_lora_rank,
-            .column_end = spec_.q_lora_rank});
-      for (uint32_t row = 0; row < row_count; ++row) {
-        float* const latent = query_latents_.data() + size_t{row} * spec_.q_lora_rank;
-        kernels_.rms_norm(latent, layer.q_a_norm.data(), kLatentNormEpsilon, latent,
-                          spec_.q_lora_rank);
-      }
-      args.x = query_latents_.data();
-      args.x_stride = spec_.q_lora_rank;
-      args.w = layer.q_b_proj;
+    latents_.resize(size_t{row_count} * spec_.latent_dim());
+    const PackedMatrix& first = spec_.q_lora_rank > 0 ? layer.q_a_proj : layer.q_proj;
+    ActivationView prepared = Prepare(first, x, row_count);
+    if (FormFor(first.format) != FormFor(layer.kv_a_proj.format)) {
+      Multiply(Prepare(layer.kv_a_proj, x, row_count), layer.kv_a_proj, layer.kv_a_bias,
+               latents_.data());
+      prepared = Prepare(first, x, row_count);
+    } else {
+      Multiply(prepared, layer.kv_a_proj, layer.kv_a_bias, latents_.data());
     }
-    Gemm(args);
+    if (spec_.q_lora_rank == 0) {
+      Multiply(prepared, layer.q_proj, {}, queries_.data());
+      return;
+    }
+    query_latents_.resize(size_t{row_count} * spec_.q_lora_rank);
+    Multiply(prepared, layer.q_a_proj, layer.q_a_bias, query_latents_.data());
+    for (uint32_t row = 0; row < row_count; ++row) {
+      float* const latent = query_latents_.data() + size_t{row} * spec_.q_lora_rank;
+      kernels_.rms_norm(latent, layer.q_a_norm.data(), kLatentNormEpsilon, latent,
+                        spec_.q_lora_rank);
+    }
+    Multiply(Prepare(layer.q_b_proj, query_latents_.data(), row_count), layer.q_b_proj, {},
+             queries_.data());
+  }
+
+  // Scales queries_ and rotates their rotary part.
+  void FinishQueries(std::span<const AttentionRow> rows) {
+    const auto row_count = static_cast<uint32_t>(rows.size());
     for (uint32_t row = 0; row < row_count; ++row) {
       rope_.Extend(rows[row].position + 1);
       float* const query = queries_.data() + row * QueryStride();
@@ -157,18 +147,9 @@ class MlaAttention::Impl {
   }
 
   // What the cache keeps of each row: the normed latent and the rotated key, rounded to its dtype.
-  void StoreLatents(const LayerWeights& layer, std::span<const AttentionRow> rows, const float* x,
+  void StoreLatents(const LayerWeights& layer, std::span<const AttentionRow> rows,
                     KvStorage& cache) {
     const uint32_t latent_dim = spec_.latent_dim();
-    latents_.resize(rows.size() * latent_dim);
-    Gemm({.x = x,
-          .x_stride = spec_.hidden_size,
-          .row_count = static_cast<uint32_t>(rows.size()),
-          .w = layer.kv_a_proj,
-          .bias = layer.kv_a_bias.empty() ? nullptr : layer.kv_a_bias.data(),
-          .y = latents_.data(),
-          .y_stride = latent_dim,
-          .column_end = latent_dim});
     const uint32_t block_size = cache.layout().block_size;
     for (size_t row = 0; row < rows.size(); ++row) {
       float* const latent = latents_.data() + row * latent_dim;
@@ -192,8 +173,11 @@ class MlaAttention::Impl {
               const KvStorage& cache) {
     values_.resize(rows.size() * ValueStride());
     PlanRuns(rows);
-    const internal::MlaWalk walk{
-        .spec = spec_, .kernels = kernels_, .cache = cache, .layer_index = layer_index_};
+    const internal::MlaWalk walk{.spec = spec_,
+                                 .kernels = kernels_,
+                                 .cache = cache,
+                                 .inline_pool = inline_pool_,
+                                 .layer_index = layer_index_};
     uint64_t absorbed_keys = 0;
     for (const uint32_t row : absorbed_rows_) {
       absorbed_keys += rows[row].position + 1;
@@ -247,23 +231,24 @@ class MlaAttention::Impl {
 
   // latent_queries_: [absorbed row][head][W_UK q_nope | q_rope].
   void MoveQueriesIntoLatentSpace(const LayerWeights& layer, uint32_t head) {
-    const size_t head_bytes =
-        size_t{spec_.kv_lora_rank} * spec_.nope_dim * BytesOf(layer.kv_b_proj.dtype);
-    const MatrixView key_weights{.data = key_weights_[layer_index_].data() + head * head_bytes,
-                                 .dtype = layer.kv_b_proj.dtype,
-                                 .rows = spec_.kv_lora_rank,
-                                 .columns = spec_.nope_dim};
+    const PackedMatrix& key_weights = layer.heads[head].key_turned;
+    internal::ScratchLease lease(scratch_);
     float* target = latent_queries_.data() + size_t{head} * spec_.latent_dim();
     for (const RowRun& run : absorbed_runs_) {
       const float* query =
           queries_.data() + run.first_row * QueryStride() + size_t{head} * spec_.qk_dim();
-      kernels_.gemm({.x = query,
-                     .x_stride = QueryStride(),
-                     .row_count = run.row_count,
-                     .w = key_weights,
-                     .y = target,
-                     .y_stride = LatentQueryStride(),
-                     .column_end = spec_.kv_lora_rank});
+      const ActivationView prepared = PrepareRows(kernels_, inline_pool_,
+                                                  {.form = FormFor(key_weights.format),
+                                                   .x = query,
+                                                   .x_stride = QueryStride(),
+                                                   .row_count = run.row_count,
+                                                   .columns = spec_.nope_dim},
+                                                  (*lease).prepared);
+      PackedGemm(kernels_, {.x = prepared,
+                            .w = key_weights,
+                            .y = target,
+                            .y_stride = LatentQueryStride(),
+                            .column_end = spec_.kv_lora_rank});
       for (uint32_t i = 0; i < run.row_count; ++i) {
         std::memcpy(target + spec_.kv_lora_rank, query + spec_.nope_dim,
                     spec_.rope_dim * sizeof(float));
@@ -275,18 +260,24 @@ class MlaAttention::Impl {
 
   // values_ of the absorbed rows from latent_values_.
   void MakeValuesFromLatents(const LayerWeights& layer, uint32_t head) {
-    const MatrixView value_weights = internal::ValueWeights(spec_, layer.kv_b_proj, head);
+    const PackedMatrix& value_weights = layer.heads[head].value;
     const size_t latent_stride = size_t{spec_.head_count} * spec_.kv_lora_rank;
     const float* source = latent_values_.data() + size_t{head} * spec_.kv_lora_rank;
+    internal::ScratchLease lease(scratch_);
     for (const RowRun& run : absorbed_runs_) {
-      kernels_.gemm(
-          {.x = source,
-           .x_stride = latent_stride,
-           .row_count = run.row_count,
-           .w = value_weights,
-           .y = values_.data() + run.first_row * ValueStride() + size_t{head} * spec_.value_dim,
-           .y_stride = ValueStride(),
-           .column_end = spec_.value_dim});
+      const ActivationView prepared = PrepareRows(kernels_, inline_pool_,
+                                                  {.form = FormFor(value_weights.format),
+                                                   .x = source,
+                                                   .x_stride = latent_stride,
+                                                   .row_count = run.row_count,
+                                                   .columns = spec_.kv_lora_rank},
+                                                  (*lease).prepared);
+      PackedGemm(kernels_, {.x = prepared,
+                            .w = value_weights,
+                            .y = values_.data() + run.first_row * ValueStride() +
+                                 size_t{head} * spec_.value_dim,
+                            .y_stride = ValueStride(),
+                            .column_end = spec_.value_dim});
       source += run.row_count * latent_stride;
     }
   }
@@ -298,8 +289,7 @@ class MlaAttention::Impl {
     internal::ScratchLease scratch(scratch_);
     walk.Expanded(
         {.rows = rows.subspan(run.first_row, run.row_count),
-         .kv_b = layer.kv_b_proj,
-         .head = head,
+         .weights = layer.heads[head],
          .queries = queries_.data() + run.first_row * QueryStride() + size_t{head} * spec_.qk_dim(),
          .query_stride = QueryStride(),
          .values = values_.data() + run.first_row * ValueStride() + size_t{head} * spec_.value_dim,
@@ -328,7 +318,6 @@ class MlaAttention::Impl {
   RopeTable rope_;
   ComputePool inline_pool_;
   ComputePool* pool_ = &inline_pool_;
-  std::vector<std::vector<std::byte>> key_weights_;  // By layer: TransposeKeyWeights().
 
   // Of the running step; kept for their memory.
   uint32_t layer_index_ = 0;
@@ -342,6 +331,7 @@ class MlaAttention::Impl {
   std::vector<uint32_t> absorbed_rows_;
   std::vector<RowRun> absorbed_runs_;
   std::vector<RowRun> expanded_runs_;
+  ActivationBuffer prepared_;
   internal::ScratchStack scratch_;
 };
 

@@ -61,7 +61,8 @@ class TestWeights {
       }
       layer.kv_a_proj = Matrix(spec.latent_dim(), spec.hidden_size);
       layer.kv_a_norm = Vector(spec.kv_lora_rank, 1.0F, 0.3F);
-      layer.kv_b_proj = Matrix(heads * (spec.nope_dim + spec.value_dim), spec.kv_lora_rank);
+      layer.heads = PackMlaHeads(
+          spec, Stored(heads * (spec.nope_dim + spec.value_dim), spec.kv_lora_rank), arena_);
       layer.o_proj = Matrix(spec.hidden_size, heads * spec.value_dim);
       if (spec.attention_bias) {
         layer.q_a_bias = Vector(spec.q_lora_rank, 0.0F, 0.2F);
@@ -83,7 +84,12 @@ class TestWeights {
     return values;
   }
 
-  MatrixView Matrix(uint32_t rows, uint32_t columns) {
+  PackedMatrix Matrix(uint32_t rows, uint32_t columns) {
+    const StoredMatrix stored = Stored(rows, columns);
+    return arena_.Add(stored, stored.format);
+  }
+
+  StoredMatrix Stored(uint32_t rows, uint32_t columns) {
     const float spread = 2.0F / std::sqrt(static_cast<float>(columns));
     const std::vector<float> values = Vector(rows * columns, 0.0F, spread);
     std::vector<std::byte>& bytes = storage_.emplace_back(values.size() * BytesOf(dtype_));
@@ -95,29 +101,25 @@ class TestWeights {
         std::memcpy(bytes.data() + 2 * i, &bits, 2);
       }
     }
-    return {.data = bytes.data(), .dtype = dtype_, .rows = rows, .columns = columns};
+    return StoredMatrix::Plain(
+        {.data = bytes.data(), .dtype = dtype_, .rows = rows, .columns = columns});
   }
 
   Dtype dtype_;
   Rng rng_;
   std::deque<std::vector<std::byte>> storage_;
+  WeightArena arena_{size_t{1} << 20};
 };
-
-double ElementOf(const MatrixView& matrix, size_t row, size_t column) {
-  const size_t index = row * matrix.columns + column;
-  if (matrix.dtype == Dtype::kF32) {
-    return static_cast<const float*>(matrix.data)[index];
-  }
-  return static_cast<double>(Bf16ToF32(static_cast<const uint16_t*>(matrix.data)[index]));
-}
 
 using Doubles = std::vector<double>;
 
-Doubles Multiply(const MatrixView& matrix, const Doubles& x, const std::vector<float>& bias) {
+Doubles Multiply(const PackedMatrix& matrix, const Doubles& x, const std::vector<float>& bias) {
   Doubles y(matrix.rows, 0.0);
-  for (size_t row = 0; row < matrix.rows; ++row) {
+  std::vector<float> values(matrix.columns);
+  for (uint32_t row = 0; row < matrix.rows; ++row) {
+    UnpackRow(matrix, row, values.data());
     for (size_t column = 0; column < matrix.columns; ++column) {
-      y[row] += ElementOf(matrix, row, column) * x[column];
+      y[row] += static_cast<double>(values[column]) * x[column];
     }
     if (!bias.empty()) {
       y[row] += static_cast<double>(bias[row]);
@@ -196,7 +198,14 @@ class Twin {
                                                                  : narrow);
       }
     }
-    expanded_.push_back(Multiply(layer_.kv_b_proj, latent, {}));
+    Doubles expanded;
+    for (const MlaHeadWeights& head : layer_.heads) {
+      for (const PackedMatrix& part : {head.key, head.value}) {
+        const Doubles values = Multiply(part, latent, {});
+        expanded.insert(expanded.end(), values.begin(), values.end());
+      }
+    }
+    expanded_.push_back(std::move(expanded));
     rotary_keys_.push_back(std::move(key));
   }
 
@@ -248,7 +257,7 @@ struct RunOptions {
 
 class MlaTest : public testing::Test {
  protected:
-  explicit MlaTest(Dtype weight_dtype = Dtype::kBf16)
+  explicit MlaTest(Dtype weight_dtype = Dtype::kF32)
       : spec_(TinySpec()), weights_(spec_, weight_dtype, 11) {}
 
   std::vector<float> RandomInput(uint32_t position_count, uint64_t seed) const {

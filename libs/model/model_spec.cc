@@ -304,6 +304,61 @@ void ReadDtype(FieldReader& fields, ModelSpec& spec) {
   }
 }
 
+// [128, 128] and nothing else.
+void ReadBlockSize(FieldReader& fields, const dom::object& object) {
+  dom::array sizes;
+  if (object.at_key("weight_block_size").get(sizes) != simdjson::SUCCESS) {
+    fields.Fail("weight_block_size", "is missing: one scale per tensor is not supported");
+    return;
+  }
+  size_t count = 0;
+  for (const dom::element each : sizes) {
+    uint64_t size = 0;
+    if (each.get(size) != simdjson::SUCCESS || size != kFp8Block) {
+      count = 0;
+      break;
+    }
+    ++count;
+  }
+  if (count != 2) {
+    fields.Fail("weight_block_size", "is not [128, 128]");
+  }
+}
+
+// quantization_config of DeepSeek's FP8 checkpoints or of `switchyard convert`.
+absl::Status ReadQuantization(FieldReader& fields, ModelSpec& spec) {
+  if (!fields.Has("quantization_config")) {
+    return absl::OkStatus();
+  }
+  const dom::object object = fields.Object("quantization_config");
+  SY_RETURN_IF_ERROR(fields.status());
+  FieldReader config(object, "quantization_config.");
+  const std::string method = config.TextOr("quant_method", "");
+  if (method == "fp8") {
+    config.Expect("fmt", "e4m3");
+    config.Expect("activation_scheme", "dynamic");
+    ReadBlockSize(config, object);
+    spec.quantization = WeightFormat::kFp8;
+    return config.status();
+  }
+  if (method != "switchyard") {
+    config.Fail("quant_method", fmt::format("'{}' is not supported, only 'fp8' and 'switchyard'",
+                                            Printable(method)));
+    return config.status();
+  }
+  const std::string format = config.TextOr("format", "");
+  for (const WeightFormat each : {WeightFormat::kBf16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (format == NameOf(each)) {
+      spec.quantization = each;
+    }
+  }
+  if (!spec.quantization.has_value()) {
+    config.Fail("format", fmt::format("'{}' is none of bf16, int8, int4", Printable(format)));
+  }
+  config.CountOr("group_size", kScaleGroup, kScaleGroup, kScaleGroup);
+  return config.status();
+}
+
 absl::Status CheckNoDuplicates(const dom::object& object, std::string_view path) {
   std::set<std::string_view> names;
   for (const dom::key_value_pair field : object) {
@@ -338,7 +393,6 @@ absl::StatusOr<ModelSpec> ModelSpec::FromConfigJson(std::string_view json) {
     return InvalidArgument("config.json: model_type '{}' is not supported, only 'deepseek_v3'",
                            Printable(spec.model_type));
   }
-  fields.Refuse("quantization_config", "is not supported: weights must be BF16, F16 or F32");
   fields.Expect("hidden_act", "silu");
   ReadSizes(fields, spec);
   ReadMoe(fields, spec);
@@ -346,6 +400,7 @@ absl::StatusOr<ModelSpec> ModelSpec::FromConfigJson(std::string_view json) {
   ReadDtype(fields, spec);
   SY_RETURN_IF_ERROR(fields.status());
   SY_RETURN_IF_ERROR(ReadRope(fields, spec));
+  SY_RETURN_IF_ERROR(ReadQuantization(fields, spec));
   return spec;
 }
 

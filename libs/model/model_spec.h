@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "libs/kernels/packed_matrix.h"
 #include "libs/tensor/dtype.h"
 
 namespace switchyard {
@@ -57,7 +58,10 @@ struct ModelSpec {
   std::optional<YarnSpec> yarn;
   uint32_t positions_max = 0;  // max_position_embeddings
   bool tied_embeddings = false;
-  Dtype weight_dtype = Dtype::kBf16;  // torch_dtype / dtype of the checkpoint.
+  Dtype weight_dtype = Dtype::kBf16;  // torch_dtype / dtype: of weights that are not quantised.
+  // quantization_config: kFp8 as DeepSeek ships it; kBf16, kInt8 or kInt4 as `switchyard convert`
+  // writes it. Single tensors may be stored otherwise.
+  std::optional<WeightFormat> quantization;
 
   uint32_t qk_dim() const { return nope_dim + rope_dim; }
 

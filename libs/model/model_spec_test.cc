@@ -202,8 +202,6 @@ TEST(ModelSpec, NamesWhatIsNotSupported) {
   EXPECT_THAT(ErrorOf({{"hidden_act", "\"gelu\""}}), HasSubstr("hidden_act 'gelu'"));
   EXPECT_THAT(ErrorOf({{"moe_layer_freq", "2"}}), HasSubstr("moe_layer_freq"));
   EXPECT_THAT(ErrorOf({{"torch_dtype", "\"float64\""}}), HasSubstr("torch_dtype 'float64'"));
-  EXPECT_THAT(ErrorOf({{"quantization_config", R"({"quant_method": "fp8"})"}}),
-              HasSubstr("quantization_config"));
   EXPECT_THAT(ErrorOf({{"rope_scaling", R"({"type": "linear", "factor": 2})"}}),
               HasSubstr("rope_scaling.rope_type 'linear'"));
   EXPECT_THAT(ErrorOf({{"rope_scaling", R"({"type": "yarn", "factor": 2})"}}),
@@ -233,6 +231,36 @@ TEST(ModelSpec, ReadsTheDemoModel) {
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->expert_count, 32U);
   EXPECT_EQ(ModelSpec::Load("models/none").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ModelSpec, ReadsQuantizationConfigs) {
+  const auto spec_with = [](const std::string& config) {
+    return ModelSpec::FromConfigJson(Render({{"quantization_config", config}}));
+  };
+  const std::string fp8 = R"("quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic")";
+  EXPECT_EQ(spec_with("{" + fp8 + R"(, "weight_block_size": [128, 128]})")->quantization,
+            WeightFormat::kFp8);
+  EXPECT_EQ(spec_with(R"({"quant_method": "switchyard", "format": "int4", "group_size": 32})")
+                ->quantization,
+            WeightFormat::kInt4);
+  EXPECT_EQ(spec_with("null")->quantization, std::nullopt);
+  const auto error = [&spec_with](const std::string& config) {
+    return MessageOf(spec_with(config).status());
+  };
+  EXPECT_THAT(error(R"({"quant_method": "awq"})"),
+              HasSubstr("quantization_config.quant_method 'awq' is not supported"));
+  EXPECT_THAT(error("{}"), HasSubstr("quant_method"));
+  EXPECT_THAT(error("3"), HasSubstr("quantization_config must be an object"));
+  EXPECT_THAT(error("{" + fp8 + "}"), HasSubstr("weight_block_size is missing"));
+  EXPECT_THAT(error("{" + fp8 + R"(, "weight_block_size": [64, 128]})"),
+              HasSubstr("weight_block_size is not [128, 128]"));
+  EXPECT_THAT(error(R"({"quant_method": "fp8", "fmt": "e5m2"})"), HasSubstr("fmt 'e5m2'"));
+  EXPECT_THAT(error(R"({"quant_method": "fp8", "activation_scheme": "static"})"),
+              HasSubstr("activation_scheme 'static'"));
+  EXPECT_THAT(error(R"({"quant_method": "switchyard", "format": "int3"})"), HasSubstr("'int3'"));
+  EXPECT_THAT(
+      error(R"({"quant_method": "switchyard", "format": "int8", "group_size": 64})"),
+      HasSubstr("group_size 64"));
 }
 
 }  // namespace

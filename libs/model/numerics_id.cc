@@ -6,14 +6,19 @@
 
 namespace switchyard {
 
-Dtype WireRowDtype(const ModelSpec& spec) {
-  return spec.weight_dtype == Dtype::kBf16 ? Dtype::kBf16 : Dtype::kF32;
+Dtype WireRowDtype(const ModelSpec& spec, WeightChoice choice) {
+  const bool plain = choice == WeightChoice::kAsStored && !spec.quantization.has_value() &&
+                     spec.weight_dtype != Dtype::kBf16;
+  return plain ? Dtype::kF32 : Dtype::kBf16;
 }
 
-std::string NumericsId(const ModelSpec& spec) {
-  // f32x16: the canonical order of libs/kernels/kernels.h, the same on every instruction set.
-  return fmt::format("f32x16-v1/weights={}/rows={}/keys=64", NameOf(spec.weight_dtype),
-                     NameOf(WireRowDtype(spec)));
+std::string NumericsId(const ModelSpec& spec, WeightChoice choice) {
+  const std::string_view stored =
+      spec.quantization.has_value() ? NameOf(*spec.quantization) : NameOf(spec.weight_dtype);
+  // v2: the orders of libs/kernels/{kernels,packed_matrix}.h, the same on every instruction set.
+  return fmt::format("v2/stored={}/weights={}/rows={}/keys=64", stored,
+                     NameOf(Resolve(choice, spec.quantization)),
+                     NameOf(WireRowDtype(spec, choice)));
 }
 
 }  // namespace switchyard

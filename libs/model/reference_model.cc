@@ -30,6 +30,24 @@ struct Matrix {
     }
   }
 
+  explicit Matrix(const PackedMatrix& packed)
+      : rows(packed.rows), columns(packed.columns), values(size_t{packed.rows} * packed.columns) {
+    for (uint32_t row = 0; row < packed.rows; ++row) {
+      UnpackRow(packed, row, values.data() + size_t{row} * columns);
+    }
+  }
+
+  // kv_b_proj, put together again.
+  explicit Matrix(const std::vector<MlaHeadWeights>& heads) {
+    for (const MlaHeadWeights& head : heads) {
+      for (const Matrix& part : {Matrix(head.key), Matrix(head.value)}) {
+        rows += part.rows;
+        columns = part.columns;
+        values.insert(values.end(), part.values.begin(), part.values.end());
+      }
+    }
+  }
+
   Vector Row(uint32_t row) const {
     const auto begin = values.begin() + static_cast<ptrdiff_t>(size_t{row} * columns);
     return Vector(begin, begin + columns);
@@ -337,7 +355,7 @@ absl::StatusOr<ReferenceModel> ReferenceModel::Load(const Checkpoint& checkpoint
                 .q_a_proj = Matrix(raw.q_a_proj),
                 .q_b_proj = Matrix(raw.q_b_proj),
                 .kv_a_proj = Matrix(raw.kv_a_proj),
-                .kv_b_proj = Matrix(raw.kv_b_proj),
+                .kv_b_proj = Matrix(raw.heads),
                 .o_proj = Matrix(raw.o_proj),
                 .dense = Ffn(raw.dense),
                 .shared = Ffn(raw.shared),

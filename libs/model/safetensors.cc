@@ -190,31 +190,46 @@ absl::Status CheckTiling(const SafetensorsIndex& index, uint64_t data_begin, uin
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> HeaderBytes(std::span<const std::byte> file) {
-  if (file.size() < kLengthBytes) {
-    return InvalidArgument("{} bytes are too few for a header length", file.size());
+// Bytes of the JSON, which end inside the file.
+absl::StatusOr<uint64_t> HeaderBytes(std::span<const std::byte> beginning, uint64_t file_bytes) {
+  if (file_bytes < kLengthBytes || beginning.size() < kLengthBytes) {
+    return InvalidArgument("{} bytes are too few for a header length", file_bytes);
   }
   uint64_t header_bytes = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) {
-    header_bytes |= std::to_integer<uint64_t>(file[i]) << (8 * i);
+    header_bytes |= std::to_integer<uint64_t>(beginning[i]) << (8 * i);
   }
   if (header_bytes == 0 || header_bytes > kSafetensorsHeaderBytesMax) {
     return InvalidArgument("header length {} is not in [1, {}]", header_bytes,
                            kSafetensorsHeaderBytesMax);
   }
-  if (header_bytes > file.size() - kLengthBytes) {
+  if (header_bytes > file_bytes - kLengthBytes) {
     return InvalidArgument("header length {} exceeds the file's {} bytes", header_bytes,
-                           file.size());
+                           file_bytes);
   }
   return header_bytes;
 }
 
+// Length word and JSON.
+absl::StatusOr<std::vector<std::byte>> ReadHeader(const InputFile& file) {
+  std::vector<std::byte> header(std::min<uint64_t>(file.size(), kLengthBytes));
+  SY_RETURN_IF_ERROR(file.ReadAt(0, header));
+  const auto header_bytes = HeaderBytes(header, file.size());
+  if (!header_bytes.ok()) {
+    return Annotate(header_bytes.status(), file.path());
+  }
+  header.resize(kLengthBytes + *header_bytes);
+  SY_RETURN_IF_ERROR(file.ReadAt(0, header));
+  return header;
+}
+
 }  // namespace
 
-absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> file) {
-  SY_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderBytes(file));
+absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> beginning,
+                                                  uint64_t file_bytes) {
+  SY_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderBytes(beginning, file_bytes));
   const uint64_t data_begin = kLengthBytes + header_bytes;
-  const simdjson::padded_string json(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
+  const simdjson::padded_string json(reinterpret_cast<const char*>(beginning.data()) + kLengthBytes,
                                      header_bytes);
   dom::parser parser;
   if (parser.allocate(header_bytes, kJsonDepthMax) != simdjson::SUCCESS) {
@@ -237,7 +252,7 @@ absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> fil
     if (index.size() == kSafetensorsTensorsMax) {
       return InvalidArgument("more than {} tensors", kSafetensorsTensorsMax);
     }
-    auto entry = ParseEntry(field.value, data_begin, file.size() - data_begin);
+    auto entry = ParseEntry(field.value, data_begin, file_bytes - data_begin);
     if (!entry.ok()) {
       return Annotate(entry.status(), fmt::format("tensor {}", Printable(field.key)));
     }
@@ -245,21 +260,34 @@ absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> fil
       return InvalidArgument("tensor {}: given twice", Printable(field.key));
     }
   }
-  SY_RETURN_IF_ERROR(CheckTiling(index, data_begin, file.size()));
+  SY_RETURN_IF_ERROR(CheckTiling(index, data_begin, file_bytes));
   return index;
 }
 
+absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> file) {
+  return ParseSafetensors(file, file.size());
+}
+
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
-  SY_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  auto index = ParseSafetensors(file.bytes());
+  SY_ASSIGN_OR_RETURN(InputFile file, InputFile::Open(path));
+  SY_ASSIGN_OR_RETURN(std::vector<std::byte> header, ReadHeader(file));
+  auto index = ParseSafetensors(header, file.size());
   if (!index.ok()) {
     return Annotate(index.status(), path);
   }
-  return SafetensorsFile(std::move(file), *std::move(index));
+  return SafetensorsFile(std::move(file), std::move(header), *std::move(index));
 }
 
-SafetensorsFile::SafetensorsFile(MappedFile file, SafetensorsIndex index)
-    : file_(std::move(file)), index_(std::move(index)) {}
+SafetensorsFile::SafetensorsFile(InputFile file, std::vector<std::byte> header,
+                                 SafetensorsIndex index)
+    : file_(std::move(file)), header_(std::move(header)), index_(std::move(index)) {}
+
+absl::StatusOr<std::vector<std::byte>> SafetensorsFile::Read(const SafetensorsEntry& entry) const {
+  std::vector<std::byte> bytes(entry.byte_size());
+  SY_RETURN_IF_ERROR(file_.ReadAt(entry.begin, bytes));
+  SY_RETURN_IF_ERROR(file_.CheckUnchanged());
+  return bytes;
+}
 
 const SafetensorsEntry* SafetensorsFile::Find(std::string_view name) const {
   const auto found = index_.find(absl::string_view(name.data(), name.size()));

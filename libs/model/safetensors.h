@@ -32,15 +32,20 @@ inline constexpr size_t kSafetensorsTensorsMax = 1'000'000;
 
 using SafetensorsIndex = absl::flat_hash_map<std::string, SafetensorsEntry>;
 
-// Parses the header of the whole file `file`:
+// Parses the beginning of a file of `file_bytes`: at least its header, or all of it.
 //   file   = header_bytes:u64le  json[header_bytes]  data
 //   json   = { "__metadata__"?: {string: string}, name: tensor, ... }
 //   tensor = { "dtype": string, "shape": [u64...], "data_offsets": [begin, end] }
 // where the tensors' ranges tile `data` exactly: no gap, no overlap, nothing left over, and each
 // range has the size that dtype and shape say. Pure; InvalidArgument names the tensor.
+absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> beginning,
+                                                  uint64_t file_bytes);
+
+// The same, when all of the file is at hand.
 absl::StatusOr<SafetensorsIndex> ParseSafetensors(std::span<const std::byte> file);
 
-// SafetensorsFile is one mapped and checked file. Any thread; immutable.
+// SafetensorsFile is one open and checked file, of which only the header is in memory. Any thread;
+// immutable.
 class SafetensorsFile {
  public:
   // Errors name the file.
@@ -50,20 +55,22 @@ class SafetensorsFile {
   const SafetensorsEntry* Find(std::string_view name) const;
 
   // The bytes of an entry of this file.
-  std::span<const std::byte> BytesOf(const SafetensorsEntry& entry) const {
-    return file_.bytes().subspan(entry.begin, entry.byte_size());
-  }
+  absl::StatusOr<std::vector<std::byte>> Read(const SafetensorsEntry& entry) const;
 
   const SafetensorsIndex& index() const { return index_; }
 
-  std::span<const std::byte> bytes() const { return file_.bytes(); }
+  // Length word and JSON, as they are in the file.
+  std::span<const std::byte> header() const { return header_; }
+
+  const InputFile& file() const { return file_; }
 
   const std::string& path() const { return file_.path(); }
 
  private:
-  SafetensorsFile(MappedFile file, SafetensorsIndex index);
+  SafetensorsFile(InputFile file, std::vector<std::byte> header, SafetensorsIndex index);
 
-  MappedFile file_;
+  InputFile file_;
+  std::vector<std::byte> header_;
   SafetensorsIndex index_;
 };
 

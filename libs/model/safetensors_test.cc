@@ -1,6 +1,8 @@
 #include "libs/model/safetensors.h"
 
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <span>
 #include <string>
 
@@ -162,8 +164,27 @@ TEST(SafetensorsFile, FindsTensorsAndTheirBytes) {
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->Find("b"), nullptr);
   ASSERT_NE(file->Find("a"), nullptr);
-  EXPECT_EQ(file->BytesOf(*file->Find("a")).size(), 2U);
-  EXPECT_EQ(file->BytesOf(*file->Find("a"))[1], std::byte{0x3f});
+  const auto bytes = file->Read(*file->Find("a"));
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_THAT(*bytes, testing::ElementsAre(std::byte{0x80}, std::byte{0x3f}));
+  EXPECT_EQ(file->header().size() + 2, file->file().size());
+}
+
+TEST(SafetensorsFile, RefusesAFileThatWasChangedOrCutSinceItWasOpened) {
+  const TempDir dir;
+  SafetensorsWriter writer;
+  writer.Add("a", {2}, Dtype::kBf16, {1.0F, 2.0F});
+  const std::string path = dir.path() + "/changing.safetensors";
+  ASSERT_TRUE(WriteFileAtomically(path, writer.Render()).ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type(std::chrono::hours(1)));
+  EXPECT_THAT(MessageOf(file->Read(*file->Find("a")).status()),
+              HasSubstr("changing.safetensors was changed while it was read"));
+  std::filesystem::resize_file(path, file->file().size() - 1);
+  const absl::Status cut = file->Read(*file->Find("a")).status();
+  EXPECT_EQ(cut.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(MessageOf(cut), HasSubstr("changing.safetensors: ends at byte"));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "libs/base/clock.h"
 #include "libs/base/ids.h"
 #include "libs/kvcache/block_pool.h"
+#include "libs/kvcache/prefix_tree.h"
 #include "libs/scheduler/sequence.h"
 #include "libs/scheduler/step_plan.h"
 
@@ -19,10 +20,13 @@ namespace switchyard {
 
 struct SchedulerLimits {
   uint32_t step_tokens_max = 512;   // Rows of one step.
-  uint32_t chunk_tokens_max = 256;  // Rows of one sequence in one step.
-  uint32_t sequences_max = 256;     // Running at once; step_tokens_max bounds them too.
-  uint32_t waiting_max = 4096;      // Added, not yet started.
-  uint32_t block_tokens = 16;       // Tokens per cache block.
+  uint32_t chunk_tokens_max = 512;  // Rows of one sequence in one step.
+  // Rows of all prefills in a step that has decodes, so that prompts do not stall running streams.
+  uint32_t prefill_tokens_with_decodes_max = 256;
+  uint32_t sequences_max = 256;  // Running at once; step_tokens_max bounds them too.
+  uint32_t waiting_max = 4096;   // Added, not yet started.
+  uint32_t block_tokens = 16;    // Tokens per cache block.
+  bool prefix_cache = true;      // Equal beginnings of one scope are computed once.
 };
 
 // A sequence to run. `tokens` holds the prompt and, for a stream that moved here, what it
@@ -33,9 +37,20 @@ struct SequenceRequest {
   uint32_t prompt_length = 0;
   int32_t priority = 0;
   bool all_logits = false;
+  bool skip_cached = false;      // Compute every position, also what the prefix cache has.
+  uint32_t tokens_expected = 0;  // It will have; room for some thousands is made beforehand.
+  PrefixScope prefix_scope{};    // Cached blocks are shared within it only.
 };
 
-// Scheduler decides which tokens run in each step and which sequence holds which cache blocks.
+// What the prefix cache did; each value only grows.
+struct PrefixStats {
+  uint64_t queried_tokens = 0;  // Of admitted sequences, again after each preemption.
+  uint64_t hit_tokens = 0;      // Of these, those that were not computed.
+  uint64_t evicted_blocks = 0;
+};
+
+// Scheduler decides which tokens run in each step and which sequence holds which cache blocks. Full
+// blocks stay cached after their sequence, until the room is needed.
 //
 // One owner: the step thread. Pure: time is a value, nothing is computed here. A step is Plan(),
 // the computation, then Commit() or, when it failed, Finish() of its sequences; nothing else comes
@@ -67,8 +82,8 @@ class Scheduler {
   // The same as Cancel(), for a sequence that must exist.
   void Finish(RequestId id);
 
-  // Frees the blocks of a running sequence and queues it again; all its tokens will be recomputed.
-  // False when it does not run.
+  // Gives up the blocks of a running sequence and queues it again; what is not cached then will be
+  // recomputed. False when it does not run.
   bool Preempt(RequestId id);
 
   // Null when there is no such sequence.
@@ -83,7 +98,12 @@ class Scheduler {
 
   const SchedulerLimits& limits() const { return limits_; }
 
-  const BlockPool& pool() const { return pool_; }
+  // Blocks that no sequence holds, cached ones among them.
+  uint32_t free_block_count() const { return tree_.available_count(); }
+
+  uint32_t cached_block_count() const { return tree_.cached_count(); }
+
+  PrefixStats prefix_stats() const;
 
  private:
   struct InOrder {
@@ -93,16 +113,22 @@ class Scheduler {
   uint32_t BlocksFor(uint32_t token_count) const;
   uint32_t UnreservedBlocks() const;
   void PlanDecodes(StepPlan& plan);
-  void PlanPrefills(StepPlan& plan);
-  void Admit(Instant now, StepPlan& plan);
-  void AddChunk(Sequence& sequence, StepPlan& plan);
+  void PlanPrefills(uint32_t tokens_max, StepPlan& plan);
+  void Admit(Instant now, uint32_t tokens_max, StepPlan& plan);
+  void Start(Sequence& sequence, Instant now);
+  void MatchCached(const Sequence& sequence);
+  void AddChunk(Sequence& sequence, uint32_t tokens_max, StepPlan& plan);
   bool ReserveBlocks(Sequence& sequence, uint32_t token_count, StepPlan& plan);
   void PreemptVictim(Sequence& victim, StepPlan& plan);
+  void CacheFullBlocks(Sequence& sequence, uint32_t computed_before);
   void ReleaseBlocks(Sequence& sequence);
   void StopRunning(const Sequence& sequence);
 
   const SchedulerLimits limits_;
-  BlockPool& pool_;
+  const uint32_t block_count_;
+  PrefixTree tree_;
+  PrefixStats stats_;             // Without evictions.
+  std::vector<BlockId> matched_;  // Cached blocks of the sequence that may be admitted next.
   uint64_t next_arrival_ = 1;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;  // In order of Before().

@@ -20,6 +20,9 @@ int RunStatus(const std::vector<std::string>& words);
 int RunKill(const std::vector<std::string>& words);
 int RunChat(const std::vector<std::string>& words);
 int RunInspect(const std::vector<std::string>& words);
+int RunConvert(const std::vector<std::string>& words);
+int RunManifest(const std::vector<std::string>& words);
+int RunBench(const std::vector<std::string>& words, const std::string& bin_dir);
 
 // Prints "switchyard COMMAND: MESSAGE" to stderr and returns `exit_code`.
 int Fail(const std::string& command, const std::string& message, int exit_code);

@@ -1,5 +1,6 @@
 #include "services/cli/fleet.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -48,6 +49,12 @@ void AddIfSet(boost::json::object& config, const char* field, uint32_t value) {
   }
 }
 
+// Processes of one role work at the same time, routers and shards by turns: so each role gets all
+// cores.
+uint32_t ThreadsOf(const UpOptions& options, uint32_t process_count) {
+  return options.threads != 0 ? options.threads : std::max(options.cores / process_count, 1U);
+}
+
 void FillAutoscaler(const UpOptions& options, const AddressBook& book,
                     boost::json::object& config) {
   config["grpc_address"] = AddressOr(book, "autoscaler", "grpc", kAnyPort);
@@ -61,7 +68,8 @@ void FillShard(const UpOptions& options, const std::string& name, const AddressB
   config["shard"] = OrdinalOf(name);
   config["autoscaler_address"] = AddressOr(book, "autoscaler", "grpc", "");
   config["transport"] = options.transport;
-  config["threads"] = options.threads;
+  config["weights"] = options.weights;
+  config["threads"] = ThreadsOf(options, options.shards);
 }
 
 void FillRouter(const UpOptions& options, const std::string& name, const AddressBook& book,
@@ -69,8 +77,9 @@ void FillRouter(const UpOptions& options, const std::string& name, const Address
   config["grpc_address"] = AddressOr(book, name, "grpc", kAnyPort);
   config["autoscaler_address"] = AddressOr(book, "autoscaler", "grpc", "");
   config["transport"] = options.transport;
-  config["threads"] = options.threads;
-  config["micro_batches"] = options.micro_batches;
+  config["weights"] = options.weights;
+  config["threads"] = ThreadsOf(options, options.routers);
+  AddIfSet(config, "micro_batches", options.micro_batches);
   AddIfSet(config, "step_tokens_max", options.step_tokens_max);
   AddIfSet(config, "chunk_tokens_max", options.chunk_tokens_max);
   AddIfSet(config, "cache_blocks", options.cache_blocks);

@@ -24,7 +24,10 @@ int main(int argc, char** argv) {
   if (command == "status") return switchyard::RunStatus(words);
   if (command == "kill") return switchyard::RunKill(words);
   if (command == "chat") return switchyard::RunChat(words);
+  if (command == "bench") return switchyard::RunBench(words, bin_dir);
   if (command == "inspect") return switchyard::RunInspect(words);
+  if (command == "convert") return switchyard::RunConvert(words);
+  if (command == "manifest") return switchyard::RunManifest(words);
   return switchyard::Fail(command, "no such command; 'switchyard help' lists them",
                           switchyard::kExitUsage);
 }

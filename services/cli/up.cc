@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "libs/base/clock.h"
 #include "libs/base/log.h"
 #include "libs/base/status.h"
+#include "libs/model/weight_choice.h"
 #include "services/cli/arguments.h"
 #include "services/cli/commands.h"
 #include "services/cli/fleet.h"
@@ -37,12 +40,14 @@ absl::StatusOr<UpOptions> ReadUpOptions(const std::vector<std::string>& words,
                     .routers = arguments.Number("routers", 1, 1, 16),
                     .shards = arguments.Number("shards", 2, 1, 64),
                     .replicas = arguments.Number("replicas", 1, 1, 16),
-                    .threads = arguments.Number("threads", 1, 1, 256),
-                    .micro_batches = arguments.Number("micro-batches", 1, 1, 2),
+                    .cores = std::max(std::thread::hardware_concurrency(), 1U),
+                    .threads = arguments.Number("threads", 0, 1, 256),
+                    .micro_batches = arguments.Number("micro-batches", 0, 1, 2),
                     .step_tokens_max = arguments.Number("step-tokens", 0, 1, 65536),
                     .chunk_tokens_max = arguments.Number("chunk-tokens", 0, 1, 65536),
                     .cache_blocks = arguments.Number("cache-blocks", 0, 1, 16777216),
                     .transport = arguments.Text("transport", "auto"),
+                    .weights = arguments.Text("weights", "auto"),
                     .served_names = arguments.Texts("served-name"),
                     .api_keys_file = arguments.Text("api-keys", ""),
                     .detach = arguments.Flag("detach"),
@@ -50,6 +55,9 @@ absl::StatusOr<UpOptions> ReadUpOptions(const std::vector<std::string>& words,
   SY_RETURN_IF_ERROR(arguments.Finish());
   if (options.model_dir.empty()) {
     return InvalidArgument("--model DIR is required");
+  }
+  if (const auto weights = ParseWeightChoice(options.weights); !weights.ok()) {
+    return Annotate(weights.status(), "--weights");
   }
   std::error_code error;
   const auto model = std::filesystem::canonical(options.model_dir, error);

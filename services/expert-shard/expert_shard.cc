@@ -16,6 +16,7 @@
 #include "libs/base/status.h"
 #include "libs/base/thread_name.h"
 #include "libs/control/placement_convert.h"
+#include "libs/model/load_log.h"
 #include "libs/model/numerics_id.h"
 #include "libs/rpc/channel.h"
 #include "libs/wire/frame.h"
@@ -23,10 +24,13 @@
 namespace switchyard {
 namespace {
 
-// Progress is reported after so many experts: a few hundred KiB each in small models, tens of MiB
-// in large ones.
-constexpr uint32_t kExpertsPerReport = 32;
+// How often progress is reported while loading. The reports also keep the call to the autoscaler
+// alive: gRPC answers its pings only while the agent's thread is in a call.
+constexpr Duration kReportInterval = std::chrono::milliseconds(500);
 constexpr Duration kTransportWait = std::chrono::seconds(1);
+
+// Between the two halves of a feed-forward network.
+constexpr std::chrono::microseconds kComputeSpin(10);
 
 ExpertShape ShapeOf(const ModelSpec& spec) {
   return {.first_moe_layer = static_cast<uint16_t>(spec.first_moe_layer),
@@ -54,6 +58,12 @@ absl::StatusOr<ExpertShardOptions> ReadOptions(const config::v1::ExpertShardConf
     return Annotate(transport.status(), "config expert_shard.transport");
   }
   options.transport = *transport;
+  const absl::StatusOr<WeightChoice> weights =
+      ParseWeightChoice(ConfigReader::Text(config.weights(), "auto"));
+  if (!weights.ok()) {
+    return Annotate(weights.status(), "config expert_shard.weights");
+  }
+  options.weights = *weights;
   return options;
 }
 
@@ -77,7 +87,7 @@ ExpertShard::ExpertShard(ExpertShardOptions options, Checkpoint checkpoint)
       memory_bytes_(registry_.MakeGauge("switchyard_shard_memory_bytes",
                                         "Bytes of expert weights held.", {{"kind", "weights"}})),
       bank_(shape_),
-      pool_(options_.threads) {}
+      pool_(options_.threads, kComputeSpin) {}
 
 ExpertShard::~ExpertShard() { Stop(Duration(0)); }
 
@@ -94,9 +104,9 @@ absl::Status ExpertShard::Start() {
                                                                   : options_.advertised_address,
                    .memory_bytes = options_.memory_bytes_max},
           .model_digest = checkpoint_.digest(),
-          .numerics_id = NumericsId(checkpoint_.spec()),
+          .numerics_id = NumericsId(checkpoint_.spec(), options_.weights),
           .shape = shape_,
-          .expert_bytes = checkpoint_.expert_bytes()},
+          .expert_bytes = checkpoint_.expert_bytes(options_.weights)},
       static_cast<ShardCommandHandler&>(*this));
   agent_->Start();
   SY_LOG_INFO("shard started shard={} incarnation={} data={} transport={} kernels={}",
@@ -126,29 +136,40 @@ Duration ExpertShard::drain_max() const {
 absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
                                  const std::function<void(uint32_t)>& progress) {
   SY_LOG_INFO("loading epoch={} experts={}", epoch, experts.size());
-  uint32_t loaded_count = 0;
+  std::vector<ExpertName> missing;
   for (const uint32_t flat_index : experts) {
     SY_ASSIGN_OR_RETURN(const LayerExpert which, FromFlatIndex(shape_, flat_index));
     if (bank_.Find(which.layer, which.expert) == nullptr) {
-      SY_ASSIGN_OR_RETURN(ExpertWeights weights, checkpoint_.LoadExpert(which.layer, which.expert));
-      SY_RETURN_IF_ERROR(bank_.Load(which.layer, which.expert,
-                                    std::make_shared<const ExpertWeights>(std::move(weights))));
+      missing.push_back({.layer = which.layer, .expert = which.expert});
     }
-    ++loaded_count;
-    if (loaded_count % kExpertsPerReport == 0) {
-      progress(loaded_count);
-    }
-    load_progress_ratio_.Set(static_cast<double>(loaded_count) /
-                             static_cast<double>(experts.size()));
   }
+  const auto present = static_cast<double>(experts.size() - missing.size());
+  const auto loading = static_cast<double>(missing.size());
+  Instant reported_at = clock_.Now();
+  LoadLog log(clock_, "experts");
+  const LoadOptions load{.threads = options_.threads, .observer = [&](const LoadProgress& done) {
+                           const double loaded = present + loading * done.ratio();
+                           load_progress_ratio_.Set(loaded / static_cast<double>(experts.size()));
+                           log.Note(done);
+                           if (clock_.Now() - reported_at >= kReportInterval) {
+                             reported_at = clock_.Now();
+                             progress(static_cast<uint32_t>(loaded));
+                           }
+                         }};
+  SY_ASSIGN_OR_RETURN(std::vector<ExpertWeights> loaded,
+                      checkpoint_.LoadExperts(missing, options_.weights, load));
+  for (size_t i = 0; i < missing.size(); ++i) {
+    SY_RETURN_IF_ERROR(bank_.Load(missing[i].layer, missing[i].expert,
+                                  std::make_shared<const ExpertWeights>(std::move(loaded[i]))));
+  }
+  load_progress_ratio_.Set(1.0);
   memory_bytes_.Set(static_cast<double>(bank_.resident_count()) *
-                    static_cast<double>(checkpoint_.expert_bytes()));
+                    static_cast<double>(checkpoint_.expert_bytes(options_.weights)));
   return absl::OkStatus();
 }
 
 void ExpertShard::OnActive(EpochId epoch, const std::vector<uint32_t>& experts) {
-  // Experts that moved away stay resident: routers may still hold the older epoch, and the weights
-  // are a clean memory map that the kernel can reclaim.
+  // Experts that moved away stay resident: routers may still hold the older epoch.
   newest_epoch_.store(epoch.value());
   transport_->Wake();
   health_.SetReady();
@@ -158,17 +179,18 @@ void ExpertShard::OnActive(EpochId epoch, const std::vector<uint32_t>& experts) 
 
 absl::Status ExpertShard::StartDataPlane() {
   const ModelSpec& spec = checkpoint_.spec();
-  SY_RETURN_IF_ERROR(CheckRowLimits(spec.hidden_size, WireRowDtype(spec), spec.top_k));
+  SY_RETURN_IF_ERROR(
+      CheckRowLimits(spec.hidden_size, WireRowDtype(spec, options_.weights), spec.top_k));
   SY_ASSIGN_OR_RETURN(transport_,
                       CreateUcxTransport({.mode = options_.transport}, TransportLimits{}));
-  server_ = std::make_unique<ExpertServer>(ExpertServerOptions{.shard = options_.shard,
-                                                               .incarnation = incarnation_,
-                                                               .model_digest = checkpoint_.digest(),
-                                                               .numerics_id = NumericsId(spec),
-                                                               .hidden_size = spec.hidden_size,
-                                                               .row_dtype = WireRowDtype(spec)},
-                                           *transport_, bank_, BestKernels(), pool_, clock_,
-                                           experts_metrics_);
+  server_ = std::make_unique<ExpertServer>(
+      ExpertServerOptions{.shard = options_.shard,
+                          .incarnation = incarnation_,
+                          .model_digest = checkpoint_.digest(),
+                          .numerics_id = NumericsId(spec, options_.weights),
+                          .hidden_size = spec.hidden_size,
+                          .row_dtype = WireRowDtype(spec, options_.weights)},
+      *transport_, bank_, BestKernels(), pool_, clock_, experts_metrics_);
   SY_ASSIGN_OR_RETURN(bound_address_, transport_->Listen(options_.data_address));
   transport_description_ = transport_->description();
   transport_thread_ = std::thread([this] { RunTransportThread(); });

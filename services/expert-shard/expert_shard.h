@@ -32,6 +32,7 @@ struct ExpertShardOptions {
   std::string data_address;
   std::string advertised_address;  // Empty: the bound one.
   std::string model_dir;
+  WeightChoice weights = WeightChoice::kAsStored;
   std::string autoscaler_address;
   UcxOptions::Mode transport = UcxOptions::Mode::kAuto;
   uint32_t threads = 1;

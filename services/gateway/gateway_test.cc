@@ -56,6 +56,20 @@ TEST_F(GatewayTest, AnswersAChat) {
   EXPECT_EQ(Number(json, "/usage/prompt_tokens_details/cached_tokens"), 2);
 }
 
+TEST_F(GatewayTest, CountsTheCachedTokensOfEachPromptOnceAndPassesTheSaltOn) {
+  router_.SetScript({.tokens = Ids("a")});
+  StartGateway();
+  const RawClient::Response response = Post(
+      "/v1/completions", R"({"prompt":["hello","there"],"n":2,"max_tokens":4,"cache_salt":"s"})");
+  ASSERT_EQ(response.status, 200) << response.body;
+  const boost::json::value json = JsonOf(response.body);
+  EXPECT_EQ(Number(json, "/usage/prompt_tokens_details/cached_tokens"), 4);
+  ASSERT_EQ(router_.requests().size(), 4U);
+  for (const v1::GenerateRequest& request : router_.requests()) {
+    EXPECT_EQ(request.cache_salt(), "s");
+  }
+}
+
 TEST_F(GatewayTest, FillsInWhatARequestLeavesOut) {
   router_.SetScript({.tokens = Ids("a")});
   StartGateway();

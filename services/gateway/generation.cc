@@ -160,6 +160,8 @@ void Generation::OnEvent(Choice& choice, size_t index, const v1::GenerateEvent& 
   if (event.tokens().empty() && !event.has_finish()) {
     return;
   }
+  choice.cached_tokens = std::max<int64_t>(
+      {choice.cached_tokens, event.cached_prompt_tokens(), event.finish().cached_prompt_tokens()});
   Session::Delta delta;
   if (plan_.drops_tokens) {
     delta = choice.session.OnFinish(ChoiceFinish::kLength);
@@ -167,7 +169,6 @@ void Generation::OnEvent(Choice& choice, size_t index, const v1::GenerateEvent& 
     OnTokens(choice, event, &delta);
   }
   if (event.has_finish()) {
-    cached_tokens_ = std::max<int64_t>(cached_tokens_, event.finish().cached_prompt_tokens());
     context_.metrics.queue_seconds.Observe(event.finish().queue_seconds());
   }
   choice.ended = choice.session.finished();
@@ -360,7 +361,7 @@ void Generation::End(int code) {
   if (streaming_) {
     context_.metrics.streams_open.Add(-1);
   }
-  context_.metrics.cached_prompt_tokens.Add(static_cast<double>(cached_tokens_));
+  context_.metrics.cached_prompt_tokens.Add(static_cast<double>(CachedTokens()));
   context_.metrics.request_duration_seconds.Observe(ToSeconds(context_.clock.Now() - arrived_at_));
   CancelCalls();
 }
@@ -373,6 +374,19 @@ void Generation::CancelCalls() {
   }
 }
 
+// Each prompt counts once, as it does in prompt_tokens, however many choices it has.
+int64_t Generation::CachedTokens() const {
+  int64_t total = 0;
+  for (size_t first = 0; first < choices_.size(); first += plan_.n) {
+    int64_t of_prompt = 0;
+    for (size_t i = first; i < first + plan_.n; ++i) {
+      of_prompt = std::max(of_prompt, choices_[i].cached_tokens);
+    }
+    total += of_prompt;
+  }
+  return total;
+}
+
 Usage Generation::UsageNow() const {
   Usage usage;
   for (const PlannedPrompt& prompt : plan_.prompts) {
@@ -381,7 +395,7 @@ Usage Generation::UsageNow() const {
   for (const Choice& choice : choices_) {
     usage.completion_tokens += static_cast<int64_t>(choice.session.token_count());
   }
-  usage.cached_tokens = cached_tokens_;
+  usage.cached_tokens = CachedTokens();
   return usage;
 }
 

@@ -63,8 +63,9 @@ class Generation final : public std::enable_shared_from_this<Generation> {
     std::shared_ptr<GenerateCall> call;  // While it is open.
     size_t router = 0;
     int attempts = 0;
-    bool started = false;  // Its first delta, with role or echo, is out.
-    bool ended = false;    // Nothing comes any more.
+    int64_t cached_tokens = 0;  // Of its prompt, at any router.
+    bool started = false;       // Its first delta, with role or echo, is out.
+    bool ended = false;         // Nothing comes any more.
     std::vector<SessionToken> prompt_scores;
     std::optional<Instant> last_token_at;
     int64_t text_offset = 0;  // In characters, of the next logprobs.
@@ -97,6 +98,7 @@ class Generation final : public std::enable_shared_from_this<Generation> {
   void Fail(const absl::Status& status);
   void End(int code);
   void CancelCalls();
+  int64_t CachedTokens() const;
   Usage UsageNow() const;
   ResponseHead Head() const;
 
@@ -116,7 +118,6 @@ class Generation final : public std::enable_shared_from_this<Generation> {
   bool streaming_ = false;
   bool ended_ = false;  // The client has its answer, or is gone.
   bool first_token_seen_ = false;
-  int64_t cached_tokens_ = 0;
 };
 
 }  // namespace switchyard

@@ -12,6 +12,7 @@
 #include "libs/base/status.h"
 #include "libs/rpc/bounded_writer.h"
 #include "libs/rpc/status_convert.h"
+#include "libs/security/sha256.h"
 
 namespace switchyard {
 namespace internal {
@@ -115,6 +116,7 @@ v1::GenerateEvent ToProto(const GeneratedTokens& tokens) {
   for (const SampledToken& token : tokens.tokens) {
     ToProto(token, *event.add_tokens());
   }
+  event.set_cached_prompt_tokens(tokens.cached_prompt_tokens);
   return event;
 }
 
@@ -268,6 +270,7 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
   const Instant now = clock_.Now();
   const RequestId id(next_id_.fetch_add(1));
   generation->id = id;
+  generation->prefix_scope = PrefixScopeOf(*request, model_.tenants_share_prefixes);
   if (const std::optional<Duration> remaining = RemainingOf(*context)) {
     generation->deadline = now + *remaining;
   }
@@ -322,6 +325,12 @@ absl::StatusOr<GenerationRequest> FromProto(const v1::GenerateRequest& proto) {
       .prompt_logprobs = proto.prompt_logprobs(),
       .priority = proto.priority(),
       .deadline = std::nullopt};
+}
+
+PrefixScope PrefixScopeOf(const v1::GenerateRequest& proto, bool tenants_share) {
+  const std::string tenant = tenants_share ? std::string() : proto.tenant();
+  // The length keeps a tenant's end apart from a salt's beginning.
+  return Sha256(fmt::format("{}:{}{}", tenant.size(), tenant, proto.cache_salt()));
 }
 
 }  // namespace switchyard

@@ -16,6 +16,7 @@
 #include "libs/base/ids.h"
 #include "libs/engine/engine_loop.h"
 #include "libs/engine/generation.h"
+#include "libs/kvcache/prefix_tree.h"
 #include "libs/metrics/registry.h"
 
 namespace switchyard {
@@ -71,6 +72,7 @@ struct ServedModel {
   std::string digest;
   std::string numerics_id;
   uint32_t vocab_size = 0;
+  bool tenants_share_prefixes = false;  // Else cached beginnings are each tenant's own.
 };
 
 // InferenceService is the gRPC side of a router: it turns calls into requests of the engine.
@@ -102,6 +104,10 @@ class InferenceService final : public v1::Inference::CallbackService {
 
 // The engine's form of a request; InvalidArgument when parallel lists differ in length.
 absl::StatusOr<GenerationRequest> FromProto(const v1::GenerateRequest& proto);
+
+// Requests of equal scopes share cached beginnings: those of one salt and, unless tenants share
+// them, one tenant. Others cannot be made to collide.
+PrefixScope PrefixScopeOf(const v1::GenerateRequest& proto, bool tenants_share);
 
 }  // namespace switchyard
 

@@ -40,8 +40,9 @@ class Router final : public ServiceProcess {
   Duration drain_max() const override;
 
  private:
-  Router(RouterOptions options, Checkpoint checkpoint, RouterWeights weights);
+  Router(RouterOptions options, Checkpoint checkpoint);
 
+  absl::Status LoadWeights();
   absl::Status StartEngine();
   absl::Status StartServers();
   void OnReadyChanged(const absl::Status& ready);
@@ -49,7 +50,7 @@ class Router final : public ServiceProcess {
 
   const RouterOptions options_;
   const Checkpoint checkpoint_;
-  const RouterWeights weights_;
+  RouterWeights weights_;  // Empty until Start().
   SteadyClock clock_;
   Registry registry_;
   Health health_;
@@ -57,11 +58,13 @@ class Router final : public ServiceProcess {
   DispatchMetrics dispatch_metrics_;
   EngineMetrics engine_metrics_;
   InferenceMetrics inference_metrics_;
+  Gauge load_progress_ratio_;
   GenerateStreams streams_;
   ComputePool pool_;
   std::unique_ptr<Transport> transport_;  // This and the next two: the step thread, once started.
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<EngineLoop> engine_;
+  std::atomic<bool> engine_started_ = false;  // Set once: from then on any thread may ask engine_.
   std::string transport_description_;
   std::thread step_thread_;
   std::unique_ptr<PlacementWatcher> watcher_;

@@ -21,11 +21,25 @@ absl::StatusOr<std::optional<Dtype>> ReadCacheDtype(const std::string& name) {
   return InvalidArgument("config router.cache_dtype: \"{}\" is none of auto, f32, bf16", name);
 }
 
+// Sets whether there is a prefix cache, and whether tenants share it.
+absl::Status ReadPrefixCache(const std::string& name, RouterOptions& options) {
+  if (name != "off" && name != "shared" && name != "tenant" && !name.empty()) {
+    return InvalidArgument("config router.prefix_cache: \"{}\" is none of tenant, shared, off",
+                           name);
+  }
+  options.scheduler.prefix_cache = name != "off";
+  options.tenants_share_prefixes = name == "shared";
+  return absl::OkStatus();
+}
+
 SchedulerLimits ReadScheduler(ConfigReader& reader, const config::v1::RouterConfig& config) {
   return {.step_tokens_max = reader.Uint("step_tokens_max", config.step_tokens_max(),
                                          {.default_value = 512, .min = 1, .max = 65536}),
           .chunk_tokens_max = reader.Uint("chunk_tokens_max", config.chunk_tokens_max(),
-                                          {.default_value = 256, .min = 1, .max = 65536}),
+                                          {.default_value = 512, .min = 1, .max = 65536}),
+          .prefill_tokens_with_decodes_max = reader.Uint(
+              "prefill_tokens_with_decodes_max", config.prefill_tokens_with_decodes_max(),
+              {.default_value = 256, .min = 1, .max = 65536}),
           .sequences_max = reader.Uint("sequences_max", config.sequences_max(),
                                        {.default_value = 256, .min = 1, .max = 4096}),
           .waiting_max = reader.Uint("waiting_max", config.waiting_max(),
@@ -47,8 +61,8 @@ absl::StatusOr<RouterOptions> ReadOptions(const config::v1::RouterConfig& config
       reader.Uint("threads", config.threads(), {.default_value = 1, .min = 1, .max = 256});
   options.scheduler = ReadScheduler(reader, config);
   options.cache_blocks = reader.Uint("cache_blocks", config.cache_blocks(), {.max = 16777216});
-  options.micro_batches = reader.Uint("micro_batches", config.micro_batches(),
-                                      {.default_value = 1, .min = 1, .max = 2});
+  options.split.micro_batches = reader.Uint("micro_batches", config.micro_batches(),
+                                            {.default_value = 1, .min = 1, .max = 2});
   options.call_deadline =
       std::chrono::milliseconds(reader.Uint("call_deadline_ms", config.call_deadline_ms(),
                                             {.default_value = 2000, .min = 1, .max = 600000}));
@@ -63,14 +77,21 @@ absl::StatusOr<RouterOptions> ReadOptions(const config::v1::RouterConfig& config
     return Annotate(transport.status(), "config router.transport");
   }
   options.transport = *transport;
+  const absl::StatusOr<WeightChoice> weights =
+      ParseWeightChoice(ConfigReader::Text(config.weights(), "auto"));
+  if (!weights.ok()) {
+    return Annotate(weights.status(), "config router.weights");
+  }
+  options.weights = *weights;
   SY_ASSIGN_OR_RETURN(options.cache_dtype, ReadCacheDtype(config.cache_dtype()));
+  SY_RETURN_IF_ERROR(ReadPrefixCache(config.prefix_cache(), options));
   return options;
 }
 
 EngineOptions MakeEngineOptions(const RouterOptions& options, const ModelSpec& spec) {
   EngineOptions engine;
   engine.scheduler = options.scheduler;
-  engine.split.micro_batches = options.micro_batches;
+  engine.split = options.split;
   engine.cache_dtype =
       options.cache_dtype.value_or(spec.weight_dtype == Dtype::kF32 ? Dtype::kF32 : Dtype::kBf16);
   const KvLayout one_block{.layer_count = spec.layer_count,

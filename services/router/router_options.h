@@ -13,6 +13,7 @@
 #include "libs/base/clock.h"
 #include "libs/engine/engine_loop.h"
 #include "libs/model/model_spec.h"
+#include "libs/model/weight_choice.h"
 #include "libs/tensor/dtype.h"
 #include "libs/transport/ucx_transport.h"
 
@@ -27,11 +28,13 @@ struct RouterOptions {
   std::string model_dir;
   std::string autoscaler_address;
   UcxOptions::Mode transport = UcxOptions::Mode::kAuto;
+  WeightChoice weights = WeightChoice::kAsStored;
   uint32_t threads = 1;
   SchedulerLimits scheduler;
+  bool tenants_share_prefixes = false;
   uint32_t cache_blocks = 0;         // 0: as many as kDefaultCacheBytes hold.
   std::optional<Dtype> cache_dtype;  // Empty: by the checkpoint's.
-  uint32_t micro_batches = 1;
+  SplitPolicy split;
   Duration call_deadline = std::chrono::seconds(2);
 };
 

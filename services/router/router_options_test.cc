@@ -28,12 +28,27 @@ TEST(RouterOptions, HaveTheDefaultsOfTheSchema) {
   const absl::StatusOr<RouterOptions> options = ReadOptions(Minimal());
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->scheduler.step_tokens_max, 512U);
-  EXPECT_EQ(options->scheduler.chunk_tokens_max, 256U);
+  EXPECT_EQ(options->scheduler.chunk_tokens_max, 512U);
+  EXPECT_EQ(options->scheduler.prefill_tokens_with_decodes_max, 256U);
   EXPECT_EQ(options->scheduler.sequences_max, 256U);
   EXPECT_EQ(options->scheduler.waiting_max, 4096U);
   EXPECT_EQ(options->scheduler.block_tokens, 16U);
-  EXPECT_EQ(options->micro_batches, 1U);
+  EXPECT_TRUE(options->scheduler.prefix_cache);
+  EXPECT_FALSE(options->tenants_share_prefixes);
+  EXPECT_EQ(options->split.micro_batches, 1U);
   EXPECT_EQ(options->call_deadline, std::chrono::seconds(2));
+}
+
+TEST(RouterOptions, ThePrefixCacheIsPerTenantSharedOrOff) {
+  config::v1::RouterConfig config = Minimal();
+  config.set_prefix_cache("tenant");
+  EXPECT_TRUE(ReadOptions(config)->scheduler.prefix_cache);
+  EXPECT_FALSE(ReadOptions(config)->tenants_share_prefixes);
+  config.set_prefix_cache("shared");
+  EXPECT_TRUE(ReadOptions(config)->scheduler.prefix_cache);
+  EXPECT_TRUE(ReadOptions(config)->tenants_share_prefixes);
+  config.set_prefix_cache("off");
+  EXPECT_FALSE(ReadOptions(config)->scheduler.prefix_cache);
 }
 
 TEST(RouterOptions, TheCacheFollowsTheModel) {
@@ -66,6 +81,9 @@ TEST(RouterOptions, RefusesWithTheNameOfTheField) {
       {"waiting_max", [](Config& c) { c.set_waiting_max(1000001); }},
       {"cache_blocks", [](Config& c) { c.set_cache_blocks(16777217); }},
       {"cache_block_tokens", [](Config& c) { c.set_cache_block_tokens(24); }},
+      {"prefill_tokens_with_decodes_max",
+       [](Config& c) { c.set_prefill_tokens_with_decodes_max(65537); }},
+      {"prefix_cache", [](Config& c) { c.set_prefix_cache("yes"); }},
       {"cache_dtype", [](Config& c) { c.set_cache_dtype("int8"); }},
       {"transport", [](Config& c) { c.set_transport("rdma"); }},
       {"micro_batches", [](Config& c) { c.set_micro_batches(3); }},

@@ -156,12 +156,39 @@ TEST(EngineGoldens, Bf16IsAsCloseAsTheReferencesOwnBf16Run) {
   EXPECT_GE(alone_count, 6U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, EngineGolden, testing::ValuesIn(GoldenNames()),
-                         [](const testing::TestParamInfo<std::string>& param) {
-                           std::string name = param.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+// FP8 weights as they are stored: their products with BF16 activations are at least as good as the
+// reference's BF16 run, which rounds the same weights.
+class EngineFp8Golden : public EngineGolden {
+ protected:
+  double Kl(bool forced_experts) const {
+    return MeanKl(golden_,
+                  LogitsOf(golden_, {.model_dir = golden_.dir,
+                                     .cache_dtype = Dtype::kBf16,
+                                     .forced_experts = forced_experts}),
+                  0);
+  }
+};
+
+TEST_P(EngineFp8Golden, IsAsCloseAsTheReferencesOwnBf16RunWithForcedExperts) {
+  const double kl = Kl(true);
+  SY_LOG_INFO("fp8 golden={} kl_ours={} kl_reference={}", golden_.name, kl, golden_.bf16_kl_forced);
+  EXPECT_LE(kl, kBf16KlMax * golden_.bf16_kl_forced);
+}
+
+TEST_P(EngineFp8Golden, IsAsCloseAsTheReferencesOwnBf16Run) {
+  EXPECT_LE(Kl(false), kBf16KlMax * golden_.bf16_kl_free);
+}
+
+std::string TestName(const testing::TestParamInfo<std::string>& param) {
+  std::string name = param.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, EngineGolden, testing::ValuesIn(GoldenNames()), TestName);
+INSTANTIATE_TEST_SUITE_P(Goldens, EngineFp8Golden, testing::ValuesIn(Fp8GoldenNames()), TestName);
+
+TEST(EngineGoldens, CoverBothKindsOfFp8Scales) { EXPECT_EQ(Fp8GoldenNames().size(), 2U); }
 
 }  // namespace
 }  // namespace switchyard

@@ -61,9 +61,11 @@ absl::Status ReadTensors(Golden& golden) {
   }
   golden.vocab_size = static_cast<uint32_t>(logits->shape[1]);
   golden.logits.resize(logits->byte_size() / sizeof(float));
-  std::memcpy(golden.logits.data(), file.BytesOf(*logits).data(), logits->byte_size());
-  std::vector<int32_t> chosen(experts->byte_size() / sizeof(int32_t));
-  std::memcpy(chosen.data(), file.BytesOf(*experts).data(), experts->byte_size());
+  SY_ASSIGN_OR_RETURN(const std::vector<std::byte> logit_bytes, file.Read(*logits));
+  std::memcpy(golden.logits.data(), logit_bytes.data(), logit_bytes.size());
+  SY_ASSIGN_OR_RETURN(const std::vector<std::byte> expert_bytes, file.Read(*experts));
+  std::vector<int32_t> chosen(expert_bytes.size() / sizeof(int32_t));
+  std::memcpy(chosen.data(), expert_bytes.data(), expert_bytes.size());
   for (const int32_t expert : chosen) {
     golden.experts.push_back(static_cast<uint16_t>(expert));
   }
@@ -93,6 +95,19 @@ double LogSumExp(std::span<const float> logits) {
   return std::log(sum);
 }
 
+std::vector<std::string> NamesThat(bool are_fp8) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& each : std::filesystem::directory_iterator(kRoot, ignored)) {
+    const std::string name = each.path().filename().string();
+    if (name.starts_with("fp8-") == are_fp8) {
+      names.push_back(name);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 }  // namespace
 
 std::vector<TokenId> Golden::tokens() const {
@@ -101,15 +116,9 @@ std::vector<TokenId> Golden::tokens() const {
   return all;
 }
 
-std::vector<std::string> GoldenNames() {
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& each : std::filesystem::directory_iterator(kRoot, ignored)) {
-    names.push_back(each.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
+std::vector<std::string> GoldenNames() { return NamesThat(false); }
+
+std::vector<std::string> Fp8GoldenNames() { return NamesThat(true); }
 
 absl::StatusOr<Golden> LoadGolden(const std::string& name) {
   Golden golden;

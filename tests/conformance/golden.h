@@ -17,7 +17,7 @@ namespace switchyard {
 // where tests run.
 struct Golden {
   std::string name;
-  std::string dir;  // Opens as a Checkpoint, F32.
+  std::string dir;  // Opens as a Checkpoint.
   std::vector<TokenId> prompt;
   std::vector<TokenId> decoded;  // The reference's greedy continuation of the prompt.
   uint32_t vocab_size = 0;
@@ -31,8 +31,9 @@ struct Golden {
   std::vector<TokenId> tokens() const;
 };
 
-// All that are in the repository.
+// All that are in the repository, of either kind: F32 checkpoints, and FP8 ones ("fp8-...").
 std::vector<std::string> GoldenNames();
+std::vector<std::string> Fp8GoldenNames();
 
 absl::StatusOr<Golden> LoadGolden(const std::string& name);
 

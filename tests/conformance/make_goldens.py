@@ -9,6 +9,10 @@ For each tiny random checkpoint: config.json and model.safetensors as save_pretr
 The continuation is the reference's own greedy choice. "bf16" holds the mean KL divergence of the
 reference's own BF16 run (weights, activations and all; the correction bias stays F32) from its F32
 run over all positions: with its own expert choices, and with the F32 run's choices forced on its gate.
+
+The checkpoints named fp8-... are written as DeepSeek ships FP8: projections and experts in e4m3 with a scale
+per 128 x 128 block, all else in BF16. The reference there runs on the weights that codes and scales give,
+in F32, or rounded to BF16 for its BF16 run.
 """
 
 import json
@@ -17,7 +21,7 @@ import shutil
 import sys
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as modeling
 
@@ -34,6 +38,12 @@ BASE = dict(
     num_nextn_predict_layers=0, pad_token_id=None, bos_token_id=None, eos_token_id=None,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
 )
+
+# Blocks of 128 with ragged edges in both directions, and as few weights as that allows.
+RAGGED = dict(hidden_size=144, intermediate_size=136, moe_intermediate_size=136, num_hidden_layers=2,
+              n_routed_experts=4, n_group=2, topk_group=1, num_experts_per_tok=2, q_lora_rank=40,
+              kv_lora_rank=24, num_attention_heads=6, num_key_value_heads=6)
+BLOCK = 128
 
 # What differs from BASE. "bias" is the spread of the correction bias around "bias_mean".
 CASES = {
@@ -54,6 +64,8 @@ CASES = {
                         n_routed_experts=12, n_group=3, topk_group=2, num_experts_per_tok=4),
     "negative-bias": dict(bias_mean=-1.5, bias=0.3, n_routed_experts=16, n_group=8, topk_group=3,
                           num_experts_per_tok=4, first_k_dense_replace=0, num_hidden_layers=2),
+    "fp8-f32-scales": dict(fp8="F32", **RAGGED),
+    "fp8-ue8m0-scales": dict(fp8="F8_E8M0", **RAGGED),
 }
 
 
@@ -118,6 +130,44 @@ class Gate:
         return logits, torch.stack(self.chosen)
 
 
+def to_fp8(weight, scale_dtype):
+    """Codes and scales of a matrix, and the F32 weights that they give."""
+    rows, columns = weight.shape
+    padded = torch.nn.functional.pad(weight, (0, -columns % BLOCK, 0, -rows % BLOCK))
+    blocks = padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK)
+    scales = blocks.abs().amax(dim=(1, 3)) / 448.0
+    if scale_dtype == "F8_E8M0":
+        scales = torch.exp2(scales.log2().ceil()).to(torch.float8_e8m0fnu)
+    spread = scales.float()[:, None, :, None]
+    codes = (blocks / spread).to(torch.float8_e4m3fn)
+    whole = (codes.float() * spread).reshape(padded.shape)[:rows, :columns].contiguous()
+    return codes.reshape(padded.shape)[:rows, :columns].contiguous(), scales, whole
+
+
+def quantise(directory, scale_dtype):
+    """Rewrites a saved model with weights that FP8 can hold; returns its FP8 form to be saved later."""
+    path = directory / "model.safetensors"
+    stored, plain = {}, {}
+    for name, tensor in load_file(path).items():
+        if name.endswith("_proj.weight") or name.endswith("kv_a_proj_with_mqa.weight"):
+            stored[name], stored[name + "_scale_inv"], plain[name] = to_fp8(tensor, scale_dtype)
+        else:
+            bias = name.endswith("e_score_correction_bias")
+            stored[name] = tensor if bias else tensor.bfloat16()
+            plain[name] = stored[name].float()
+    save_file(plain, path, metadata={"format": "pt"})
+    return stored
+
+
+def save_fp8(directory, stored):
+    save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((directory / "config.json").read_text())
+    config["dtype"] = "bfloat16"
+    config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+                                     "weight_block_size": [BLOCK, BLOCK]}
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def mean_kl(reference, other):
     p, q = reference.log_softmax(-1), other.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).mean().item()
@@ -126,8 +176,12 @@ def mean_kl(reference, other):
 def make(name, changes):
     directory = GOLDENS / name
     shutil.rmtree(directory, ignore_errors=True)
-    model = build(name, changes)
+    scale_dtype = changes.get("fp8")
+    model = build(name, {key: value for key, value in changes.items() if key != "fp8"})
     model.save_pretrained(directory)
+    if scale_dtype is not None:
+        fp8 = quantise(directory, scale_dtype)
+        model = DeepseekV3ForCausalLM.from_pretrained(directory, attn_implementation="eager").float().eval()
     (directory / "generation_config.json").unlink(missing_ok=True)
     vocab = model.config.vocab_size
     generator = torch.Generator().manual_seed(len(name))
@@ -153,6 +207,8 @@ def make(name, changes):
                "choices_that_differ": differing}
     golden = {"prompt": tokens[:PROMPT_TOKENS], "decoded": tokens[PROMPT_TOKENS:], "sigma": sigma,
               "bf16": figures}
+    if scale_dtype is not None:
+        save_fp8(directory, fp8)
     (directory / "golden.json").write_text(json.dumps(golden) + "\n")
     print(f"{name}: sigma {sigma:.2f}, bf16 {figures}")
 

@@ -17,10 +17,10 @@ std::shared_ptr<const ExpertWeights> MakeExpert(uint64_t seed) {
     value = rng.Unit() - 0.5F;
   }
   const auto matrix = [&](size_t index, uint32_t rows, uint32_t columns) {
-    return MatrixView{.data = values->data() + index * kMatrix,
-                      .dtype = Dtype::kF32,
-                      .rows = rows,
-                      .columns = columns};
+    return PackedMatrix::Plain({.data = values->data() + index * kMatrix,
+                                .dtype = Dtype::kF32,
+                                .rows = rows,
+                                .columns = columns});
   };
   return std::make_shared<ExpertWeights>(
       ExpertWeights{.gate = matrix(0, kSimIntermediate, kSimHidden),
@@ -46,7 +46,7 @@ std::shared_ptr<const ExpertWeights> SimExperts::Of(LayerId layer, ExpertId expe
 std::vector<float> SimExperts::Expected(const RoutedRows& rows, Dtype dtype) const {
   const Kernels& kernels = **KernelsFor(InstructionSet::kScalar);
   ComputePool pool(1);
-  std::vector<float> scratch;
+  FfnScratch scratch;
   return ReferenceDispatch(rows, kSimHidden, dtype,
                            [&](uint16_t expert, std::span<const float> row, std::span<float> out) {
                              const ExpertWeights& weights = *Of(rows.layer, ExpertId(expert));
@@ -57,7 +57,10 @@ std::vector<float> SimExperts::Expected(const RoutedRows& rows, Dtype dtype) con
                                                   .row_count = 1};
                              GroupedFfn(kernels, pool,
                                         {.groups = std::span(&group, 1),
-                                         .x = row.data(),
+                                         .x = {.data = std::as_bytes(row).data(),
+                                               .row_bytes = row.size_bytes(),
+                                               .row_count = 1,
+                                               .columns = kSimHidden},
                                          .hidden_size = kSimHidden,
                                          .intermediate_size = kSimIntermediate,
                                          .y = out.data(),

@@ -78,7 +78,7 @@ class InprocCluster::Shard {
                          .model_digest = cluster_.checkpoint_->digest(),
                          .numerics_id = kNumericsId,
                          .hidden_size = spec.hidden_size,
-                         .row_dtype = WireRowDtype(spec)},
+                         .row_dtype = WireRowDtype(spec, cluster_.options_.weights)},
                         *transport, bank, cluster_.kernels_, pool, cluster_.clock_, metrics);
     transport_.store(transport.get());
     std::string bound = Need(transport->Listen(cluster_.options_.listen_address));
@@ -99,9 +99,10 @@ class InprocCluster::Shard {
         }
         const LayerId layer_id(static_cast<uint16_t>(layer));
         const ExpertId expert_id(static_cast<uint16_t>(expert));
-        const auto loaded = bank.Load(layer_id, expert_id,
-                                      std::make_shared<const ExpertWeights>(Need(
-                                          cluster_.checkpoint_->LoadExpert(layer_id, expert_id))));
+        const auto loaded =
+            bank.Load(layer_id, expert_id,
+                      std::make_shared<const ExpertWeights>(Need(cluster_.checkpoint_->LoadExpert(
+                          layer_id, expert_id, cluster_.options_.weights))));
         SY_CHECK(loaded.ok());
       }
     }
@@ -120,7 +121,7 @@ InprocCluster::InprocCluster(InprocClusterOptions options)
     : options_(std::move(options)),
       kernels_(*Need(KernelsFor(options_.instruction_set))),
       checkpoint_(std::make_unique<Checkpoint>(Need(Checkpoint::Open(options_.model_dir)))),
-      weights_(Need(checkpoint_->LoadRouterWeights())),
+      weights_(Need(checkpoint_->LoadRouterWeights(options_.weights))),
       make_transport_(options_.make_transport),
       pool_(options_.threads),
       dispatch_metrics_(registry_),
@@ -139,7 +140,7 @@ InprocCluster::InprocCluster(InprocClusterOptions options)
   dispatcher_ = std::make_unique<Dispatcher>(
       DispatcherOptions{.hidden_size = spec.hidden_size,
                         .top_k = spec.top_k,
-                        .row_dtype = WireRowDtype(spec),
+                        .row_dtype = WireRowDtype(spec, options_.weights),
                         .model_digest = checkpoint_->digest(),
                         .numerics_id = kNumericsId,
                         .incarnation = Incarnation(1),

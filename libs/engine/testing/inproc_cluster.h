@@ -33,6 +33,7 @@ struct InprocClusterOptions {
   uint32_t shard_count = 1;
   uint32_t replica_count = 1;  // Shards that hold each expert.
   uint32_t threads = 1;        // Compute threads of the engine and of each shard.
+  WeightChoice weights = WeightChoice::kAsStored;
   InstructionSet instruction_set = BestKernels().instruction_set;
   TransportFactory make_transport{};  // Empty: an in-process network.
   std::string listen_address = "inproc:0";

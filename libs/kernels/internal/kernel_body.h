@@ -440,9 +440,12 @@ struct KernelBody {
     }
   }
 
-  static constexpr Kernels Table(InstructionSet set) {
+  static constexpr Kernels Table(InstructionSet set, decltype(Kernels::packed_gemm) packed_gemm,
+                                 decltype(Kernels::prepare_row) prepare_row) {
     return {.instruction_set = set,
             .gemm = Gemm,
+            .packed_gemm = packed_gemm,
+            .prepare_row = prepare_row,
             .dot = Dot,
             .dot_bf16 = DotBf16,
             .axpy = Axpy,

@@ -26,6 +26,7 @@ inline constexpr uint32_t kKeyBlock = 64;
 // Work memory of one tile. One owner while leased.
 struct MlaScratch {
   std::vector<float> latents;       // [kKeyBlock][kv_lora_rank], widened from the cache.
+  ActivationBuffer prepared;        // Rows of a product with packed weights.
   std::vector<float> keys;          // [kKeyBlock][qk_dim] of one head.
   std::vector<float> block_values;  // [kKeyBlock][value_dim] of one head.
   std::vector<float> scores;        // [rows or heads][kKeyBlock]
@@ -76,21 +77,10 @@ class ScratchLease {
   std::unique_ptr<MlaScratch> scratch_;
 };
 
-// Rows of kv_b_proj that make the non-rotary key of one head from a latent.
-inline MatrixView KeyWeights(const ModelSpec& spec, const MatrixView& kv_b, uint32_t head) {
-  return kv_b.RowSlice(head * (spec.nope_dim + spec.value_dim), spec.nope_dim);
-}
-
-// Rows of kv_b_proj that make the value of one head from a latent.
-inline MatrixView ValueWeights(const ModelSpec& spec, const MatrixView& kv_b, uint32_t head) {
-  return kv_b.RowSlice(head * (spec.nope_dim + spec.value_dim) + spec.nope_dim, spec.value_dim);
-}
-
 // Prompt rows of one sequence and one head.
 struct ExpandedTile {
   std::span<const AttentionRow> rows;  // Ascending positions of one sequence.
-  MatrixView kv_b;
-  uint32_t head = 0;
+  const MlaHeadWeights& weights;
   const float* queries = nullptr;  // [row][qk_dim], stride query_stride.
   size_t query_stride = 0;
   float* values = nullptr;  // [row][value_dim], stride value_stride.
@@ -114,6 +104,7 @@ struct MlaWalk {
   const ModelSpec& spec;
   const Kernels& kernels;
   const KvStorage& cache;
+  ComputePool& inline_pool;  // Of one thread: tiles already run on all.
   uint32_t layer_index = 0;
 
   void Expanded(const ExpandedTile& tile, MlaScratch& scratch) const {
@@ -233,19 +224,23 @@ struct MlaWalk {
             Widen(row, rank, spec.rope_dim, scratch.keys.data() + index * qk_dim + spec.nope_dim);
           }
         });
-    GemmArgs args{.x = scratch.latents.data(),
-                  .x_stride = rank,
-                  .row_count = key_count,
-                  .w = KeyWeights(spec, tile.kv_b, tile.head),
-                  .y = scratch.keys.data(),
-                  .y_stride = qk_dim,
-                  .column_end = spec.nope_dim};
-    kernels.gemm(args);
-    args.w = ValueWeights(spec, tile.kv_b, tile.head);
-    args.y = scratch.block_values.data();
-    args.y_stride = spec.value_dim;
-    args.column_end = spec.value_dim;
-    kernels.gemm(args);
+    const ActivationView latents = PrepareRows(kernels, inline_pool,
+                                               {.form = FormFor(tile.weights.key.format),
+                                                .x = scratch.latents.data(),
+                                                .x_stride = rank,
+                                                .row_count = key_count,
+                                                .columns = spec.kv_lora_rank},
+                                               scratch.prepared);
+    PackedGemm(kernels, {.x = latents,
+                         .w = tile.weights.key,
+                         .y = scratch.keys.data(),
+                         .y_stride = qk_dim,
+                         .column_end = spec.nope_dim});
+    PackedGemm(kernels, {.x = latents,
+                         .w = tile.weights.value,
+                         .y = scratch.block_values.data(),
+                         .y_stride = spec.value_dim,
+                         .column_end = spec.value_dim});
   }
 
   // Elements [first, first + count) of a cached row as f32.

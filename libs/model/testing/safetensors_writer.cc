@@ -1,7 +1,5 @@
 #include "libs/model/testing/safetensors_writer.h"
 
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include <spdlog/fmt/fmt.h>
@@ -11,19 +9,6 @@
 
 namespace switchyard {
 namespace {
-
-uint16_t F32ToF16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000U);
-  const float magnitude = std::fabs(value);
-  if (magnitude < 6.103515625e-05F) {  // Subnormal: multiples of 2^-24.
-    return static_cast<uint16_t>(sign |
-                                 static_cast<uint16_t>(std::nearbyint(magnitude * 16777216.0F)));
-  }
-  SY_CHECK(magnitude < 65520.0F);
-  const uint32_t rounded = (bits & 0x7fffffffU) + 0xfffU + ((bits >> 13) & 1U);
-  return static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13));
-}
 
 std::string_view FormatName(Dtype dtype) {
   switch (dtype) {
@@ -46,18 +31,25 @@ void SafetensorsWriter::Add(const std::string& name, const std::vector<uint64_t>
     count *= extent;
   }
   SY_CHECK(count == values.size());
-  const size_t begin = data_.size();
+  std::string bytes;
   for (const float value : values) {
     if (dtype == Dtype::kF32) {
-      data_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+      bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
     } else {
       const uint16_t bits = dtype == Dtype::kBf16 ? F32ToBf16(value) : F32ToF16(value);
-      data_.append(reinterpret_cast<const char*>(&bits), sizeof(bits));
+      bytes.append(reinterpret_cast<const char*>(&bits), sizeof(bits));
     }
   }
+  AddRaw(name, shape, FormatName(dtype), bytes);
+}
+
+void SafetensorsWriter::AddRaw(const std::string& name, const std::vector<uint64_t>& shape,
+                               std::string_view dtype, std::string_view bytes) {
+  const size_t begin = data_.size();
+  data_ += bytes;
   header_ += fmt::format("{}\"{}\":{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                         header_.empty() ? "" : ",", name, FormatName(dtype), fmt::join(shape, ","),
-                         begin, data_.size());
+                         header_.empty() ? "" : ",", name, dtype, fmt::join(shape, ","), begin,
+                         data_.size());
 }
 
 std::string SafetensorsWriter::Render() const {

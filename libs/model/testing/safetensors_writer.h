@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "libs/tensor/dtype.h"
@@ -16,6 +17,10 @@ class SafetensorsWriter {
   // `values` are rounded to `dtype` (BF16 and F16 to nearest, ties to even).
   void Add(const std::string& name, const std::vector<uint64_t>& shape, Dtype dtype,
            const std::vector<float>& values);
+
+  // `bytes` as they are; `dtype` is the format's own name.
+  void AddRaw(const std::string& name, const std::vector<uint64_t>& shape, std::string_view dtype,
+              std::string_view bytes);
 
   bool empty() const { return header_.empty(); }
 

@@ -1,5 +1,6 @@
 #include "libs/model/testing/tiny_checkpoint.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -20,6 +21,7 @@ namespace switchyard {
 namespace {
 
 constexpr size_t kFileBytesMax = 1U << 30;
+constexpr const char* kModelFile = "/model.safetensors";
 constexpr std::string_view kBiasSuffix = "e_score_correction_bias";
 
 // Adds tensors with random values to the files in turn, and remembers which tensor went where.
@@ -206,27 +208,129 @@ std::string ConfigJson(const ModelSpec& spec) {
   return json + "  \"model_type\": \"deepseek_v3\"\n}\n";
 }
 
-std::vector<float> Widened(const SafetensorsFile& file, const SafetensorsEntry& entry,
-                           Dtype dtype) {
-  std::vector<float> values(entry.byte_size() / BytesOf(dtype));
-  internal::WidenToF32(file.BytesOf(entry).data(), dtype, values.size(), values.data());
-  return values;
+struct TensorValues {
+  std::vector<uint64_t> shape;
+  std::vector<float> values;
+};
+
+absl::StatusOr<TensorValues> ReadWidened(const SafetensorsFile& file, const std::string& name) {
+  const SafetensorsEntry& entry = *file.Find(name);
+  if (entry.dtype != "F32" && entry.dtype != "F16" && entry.dtype != "BF16") {
+    return InvalidArgument("{}: tensor {} has dtype {}", file.path(), name, entry.dtype);
+  }
+  const Dtype dtype = entry.dtype == "F32"   ? Dtype::kF32
+                      : entry.dtype == "F16" ? Dtype::kF16
+                                             : Dtype::kBf16;
+  SY_ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, file.Read(entry));
+  TensorValues tensor{.shape = entry.shape,
+                      .values = std::vector<float>(bytes.size() / BytesOf(dtype))};
+  internal::WidenToF32(bytes.data(), dtype, tensor.values.size(), tensor.values.data());
+  return tensor;
+}
+
+std::vector<std::string> SortedNames(const SafetensorsFile& file) {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : file.index()) {
+    names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Dtype Bf16But(const std::string& name) {
+  return name.ends_with(kBiasSuffix) ? Dtype::kF32 : Dtype::kBf16;
 }
 
 absl::Status RewriteFileAsBf16(const std::string& from, const std::string& to) {
   SY_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(from));
   SafetensorsWriter writer;
-  for (const auto& [name, entry] : file.index()) {
-    if (entry.dtype != "F32" && entry.dtype != "F16" && entry.dtype != "BF16") {
-      return InvalidArgument("{}: tensor {} has dtype {}", from, name, entry.dtype);
-    }
-    const Dtype source = entry.dtype == "F32"   ? Dtype::kF32
-                         : entry.dtype == "F16" ? Dtype::kF16
-                                                : Dtype::kBf16;
-    const Dtype target = name.ends_with(kBiasSuffix) ? Dtype::kF32 : Dtype::kBf16;
-    writer.Add(name, entry.shape, target, Widened(file, entry, source));
+  for (const std::string& name : SortedNames(file)) {
+    SY_ASSIGN_OR_RETURN(const TensorValues tensor, ReadWidened(file, name));
+    writer.Add(name, tensor.shape, Bf16But(name), tensor.values);
   }
   return WriteFileAtomically(to, writer.Render());
+}
+
+// Values of the codes [0, 0x7f), ascending.
+std::vector<float> Fp8Values() {
+  std::vector<float> values;
+  for (int code = 0; code < 0x7f; ++code) {
+    const int exponent = code >> 3;
+    const float fraction = static_cast<float>(code & 7) / 8.0F;
+    values.push_back(exponent == 0 ? std::ldexp(fraction, -6)
+                                   : std::ldexp(1.0F + fraction, exponent - 7));
+  }
+  return values;
+}
+
+uint8_t NearestFp8(const std::vector<float>& values, float value) {
+  const float magnitude = std::fabs(value);
+  const auto above = std::lower_bound(values.begin(), values.end() - 1, magnitude);
+  auto best = above;
+  if (above != values.begin() && magnitude - above[-1] <= *above - magnitude) {
+    --best;
+  }
+  const auto code = static_cast<uint8_t>(best - values.begin());
+  return static_cast<uint8_t>(code | (std::signbit(value) ? 0x80U : 0U));
+}
+
+// Codes and scales of one matrix.
+class Fp8Matrix {
+ public:
+  Fp8Matrix(const TensorValues& tensor, Fp8Scales scales)
+      : tensor_(tensor), scales_(scales), codes_(tensor.values.size(), '\0') {
+    for (uint64_t row = 0; row < tensor.shape[0]; row += kBlock) {
+      for (uint64_t column = 0; column < tensor.shape[1]; column += kBlock) {
+        AddBlock(row, column);
+      }
+    }
+  }
+
+  void Write(const std::string& name, SafetensorsWriter& writer) const {
+    const std::vector<uint64_t> blocks = {(tensor_.shape[0] + kBlock - 1) / kBlock,
+                                          (tensor_.shape[1] + kBlock - 1) / kBlock};
+    writer.AddRaw(name, tensor_.shape, "F8_E4M3", codes_);
+    writer.AddRaw(name + "_scale_inv", blocks,
+                  scales_ == Fp8Scales::kF32 ? "F32" : "F8_E8M0", scale_bytes_);
+  }
+
+ private:
+  static constexpr uint64_t kBlock = 128;
+
+  void AddBlock(uint64_t first_row, uint64_t first_column) {
+    const uint64_t rows = std::min(first_row + kBlock, tensor_.shape[0]);
+    const uint64_t columns = std::min(first_column + kBlock, tensor_.shape[1]);
+    float largest = 0.0F;
+    for (uint64_t r = first_row; r < rows; ++r) {
+      for (uint64_t c = first_column; c < columns; ++c) {
+        largest = std::max(largest, std::fabs(tensor_.values[r * tensor_.shape[1] + c]));
+      }
+    }
+    float scale = std::max(largest / 448.0F, 1e-20F);
+    if (scales_ == Fp8Scales::kUe8m0) {
+      const int exponent = static_cast<int>(std::ceil(std::log2(scale)));
+      scale = std::ldexp(1.0F, exponent);
+      scale_bytes_ += static_cast<char>(exponent + 127);
+    } else {
+      scale_bytes_.append(reinterpret_cast<const char*>(&scale), sizeof(scale));
+    }
+    for (uint64_t r = first_row; r < rows; ++r) {
+      for (uint64_t c = first_column; c < columns; ++c) {
+        const uint64_t index = r * tensor_.shape[1] + c;
+        codes_[index] = static_cast<char>(NearestFp8(levels_, tensor_.values[index] / scale));
+      }
+    }
+  }
+
+  const TensorValues& tensor_;
+  const Fp8Scales scales_;
+  const std::vector<float> levels_ = Fp8Values();
+  std::string codes_;
+  std::string scale_bytes_;
+};
+
+bool IsProjection(const std::string& name) {
+  return name.ends_with("_proj.weight") || name.ends_with("kv_a_proj_with_mqa.weight");
 }
 
 }  // namespace
@@ -302,6 +406,32 @@ absl::Status RewriteCheckpointAsBf16(const std::string& from, const std::string&
     return NotFound("list {}: {}", from, error.message());
   }
   return absl::OkStatus();
+}
+
+absl::Status RewriteCheckpointAsFp8(const std::string& from, const std::string& to,
+                                    Fp8Scales scales) {
+  SY_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(from + kModelFile));
+  SafetensorsWriter writer;
+  for (const std::string& name : SortedNames(file)) {
+    SY_ASSIGN_OR_RETURN(const TensorValues tensor, ReadWidened(file, name));
+    if (IsProjection(name)) {
+      Fp8Matrix(tensor, scales).Write(name, writer);
+    } else {
+      writer.Add(name, tensor.shape, Bf16But(name), tensor.values);
+    }
+  }
+  SY_RETURN_IF_ERROR(WriteFileAtomically(to + kModelFile, writer.Render()));
+  SY_ASSIGN_OR_RETURN(std::string config, ReadFile(from + "/config.json", kFileBytesMax));
+  const size_t end = config.rfind('}');
+  config.insert(end, R"(,  "quantization_config": {"quant_method": "fp8", "fmt": "e4m3",
+    "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+)");
+  for (const std::string_view dtype : {"\"float32\"", "\"float16\""}) {
+    if (const size_t at = config.find(dtype); at != std::string::npos) {
+      config.replace(at, dtype.size(), "\"bfloat16\"");
+    }
+  }
+  return WriteFileAtomically(to + "/config.json", config);
 }
 
 TempDir::TempDir() : path_(std::filesystem::temp_directory_path().string() + "/switchyard-XXXXXX") {

@@ -30,6 +30,15 @@ absl::Status WriteTinyCheckpoint(const TinyCheckpointOptions& options, const std
 // rounded to BF16 (the correction bias stays F32, as published checkpoints have it).
 absl::Status RewriteCheckpointAsBf16(const std::string& from, const std::string& to);
 
+// How RewriteCheckpointAsFp8 stores block scales: any f32, or powers of two, also as one byte each.
+enum class Fp8Scales { kF32, kUe8m0 };
+
+// Rewrites the single-file checkpoint in `from` to the existing directory `to` as DeepSeek ships
+// FP8: projections and experts in e4m3 with a scale per 128 x 128 block, all else in BF16 (the
+// correction bias stays F32).
+absl::Status RewriteCheckpointAsFp8(const std::string& from, const std::string& to,
+                                    Fp8Scales scales);
+
 // TempDir is a fresh directory under the system's temporary one, removed with its content at the
 // end. One owner.
 class TempDir {
