@@ -14,7 +14,7 @@ setup:  ## install what is missing (Debian packages, Rust crates, Python environ
 build:  ## build the programs into build/bin
 	tools/setup.sh
 	cmake --preset release
-	ninja -j $(JOBS) -C build switchyard switchyard-gateway switchyard-router switchyard-expert-shard switchyard-autoscaler
+	ninja -j $(JOBS) -C build switchyard switchyard-gateway switchyard-router switchyard-expert-shard switchyard-autoscaler switchyard-loadtest
 
 .PHONY: run
 run: build  ## start everything on this machine with the demo model and stream a completion
@@ -74,16 +74,25 @@ docs:  ## write docs/config.md and docs/metrics.md anew
 bench:  ## run the micro benchmarks
 	cmake --preset release
 	ninja -j $(JOBS) -C build kernels_bench dispatch_bench transport_bench scheduler_bench
-	for bench in kernels dispatch transport scheduler; do build/bin/$${bench}_bench --benchmark_min_time=0.2; done
+	build/bin/kernels_bench
+	for bench in dispatch transport scheduler; do build/bin/$${bench}_bench --benchmark_min_time=0.2; done
 
 .PHONY: bench-peers
 bench-peers:  ## compare with llama.cpp and ik_llama.cpp (IK_LLAMA_DIR); FLAGS="--rounds 7 --record"
 	cmake --preset release
-	ninja -j $(JOBS) -C build switchyard-engine-bench switchyard-router switchyard-expert-shard
+	ninja -j $(JOBS) -C build switchyard switchyard-gateway switchyard-router switchyard-expert-shard switchyard-autoscaler switchyard-loadtest
 	bench/peers/build.py --jobs $(JOBS)
 	bench/peers/make_mid_model.py
 	bench/peers/convert.py
 	bench/peers/compare.py $(FLAGS)
+
+.PHONY: bench-quality
+bench-quality:  ## write the quality table of docs/formats.md anew: KL to F32, bits, memory of each format
+	cmake --preset release
+	ninja -j $(JOBS) -C build switchyard-quality
+	bench/peers/build.py --jobs $(JOBS) --only llama
+	bench/peers/convert.py --models demo --formats f32,bf16,Q8_0,Q4_K_M
+	bench/quality/table.py --write
 
 .PHONY: clean
 clean:  ## remove what was built

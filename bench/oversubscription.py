@@ -28,8 +28,9 @@ def parse_arguments():
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "demo")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shards", type=int, default=8, help="of the fleet that is compared with 2")
-    parser.add_argument("--streams", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--streams", type=int, default=16, help="at the same time")
+    parser.add_argument("--tokens", type=int, default=64, help="of each stream")
+    parser.add_argument("--repeats", type=int, default=4, help="streams of each user in a round, one after another")
     parser.add_argument("--cpus", help="processors for fleets and client, such as 0,1; else as started")
     parser.add_argument("--option", action="append", default=[], help="a word more for `switchyard up`")
     return parser.parse_args()
@@ -40,6 +41,10 @@ async def gaps_of_streams(api, arguments):
     gaps = []
 
     async def run(index):
+        for repeat in range(arguments.repeats):
+            await run_one(index + repeat * arguments.streams)
+
+    async def run_one(index):
         at = None
 
         def on_event(_):
@@ -66,7 +71,7 @@ def run_round(fleet, arguments):
     return {
         "p50": gaps[len(gaps) // 2],
         "p99": gaps[len(gaps) * 99 // 100],
-        "rate": arguments.streams * arguments.tokens / (time.monotonic() - started),
+        "rate": arguments.streams * arguments.repeats * arguments.tokens / (time.monotonic() - started),
     }
 
 

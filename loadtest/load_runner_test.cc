@@ -318,7 +318,7 @@ TEST_F(LoadRunnerTest, EndsWhenTold) {
 TEST_F(LoadRunnerTest, CutsOffAtItsLimit) {
   ScriptedServer server([](ScriptedServer::Connection& connection) { connection.Drain(); });
   RunnerOptions options = Options(server.url());
-  options.limit_s = 0.03;
+  options.limit_s = 0.2;
   const RunResult result = RunUsers(options, {.users = 2, .requests_per_user = 100});
   EXPECT_TRUE(result.limit_reached);
   EXPECT_EQ(Outcomes(result), (std::map<Outcome, int>{{Outcome::kCutOff, 2}}));
@@ -327,12 +327,12 @@ TEST_F(LoadRunnerTest, CutsOffAtItsLimit) {
 TEST_F(LoadRunnerTest, BeginsNothingAfterItsDuration) {
   ScriptedServer server(AnswerAll);
   RunnerOptions options = Options(server.url());
-  options.duration_s = 0.03;
+  options.duration_s = 0.1;
   const RunResult users = RunUsers(options, {.users = 2, .requests_per_user = 1'000'000});
   EXPECT_GE(users.records.size(), 2U);
   EXPECT_EQ(Outcomes(users).count(Outcome::kCompleted), Outcomes(users).size());
   const RunResult arrivals = RunArrivals(options, 1'000'000);
-  EXPECT_EQ(arrivals.records.size(), 60U);  // 2000/s, at 0, 0.0005, … below 0.03.
+  EXPECT_EQ(arrivals.records.size(), 200U);  // 2000/s, at 0, 0.0005, … below 0.1.
 }
 
 TEST_F(LoadRunnerTest, SaysWhenItMayNotOpenMore) {

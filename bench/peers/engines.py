@@ -115,31 +115,18 @@ class IkLlamaCpp:
 
 
 class Switchyard:
-    """Ours: one router and two shards on the same CPUs, over UCX.
-
-    `switchyard-engine-bench` where it is built, else `switchyard bench`, which does not say the limit.
-    """
+    """Ours: one router and two shards on the same CPUs, over UCX, by `switchyard bench`."""
 
     name = 'switchyard'
-    ENGINE_BENCH = 'switchyard-engine-bench'
     SHARDS = 2
 
     def measure(self, setting, model, gguf_format):
-        common = ['--model', places.HF_MODELS[model], '--weights', OURS_FORMAT[gguf_format],
-                  '--routers', 1, '--shards', self.SHARDS, '--json']
-        decode = ['--prompt-tokens', PROMPT_TOKENS, '--generated-tokens', GENERATED_TOKENS[model]]
-        program = places.SWITCHYARD_BIN / self.ENGINE_BENCH
-        if not program.exists():
-            batches = ','.join(map(str, setting.batches)) or 1
-            yield from self.run_cases(setting, [
-                places.SWITCHYARD_BIN / 'switchyard', 'bench', *common, *decode, '--batch', batches,
-                '--prefill-tokens', setting.prefill_tokens, '--rounds', setting.repetitions])
-            return
-        for batch in setting.batches:
-            yield from self.run_cases(setting, [program, *common, '--case', 'decode', '--batch', batch, *decode])
-        if setting.prefill_tokens:
-            yield from self.run_cases(setting, [program, *common, '--case', 'prefill',
-                                                '--prompt-tokens', setting.prefill_tokens])
+        yield from self.run_cases(setting, [
+            places.SWITCHYARD_BIN / 'switchyard', 'bench', '--model', places.HF_MODELS[model],
+            '--weights', OURS_FORMAT[gguf_format], '--shards', self.SHARDS, '--json',
+            '--prompt-tokens', PROMPT_TOKENS, '--generated-tokens', GENERATED_TOKENS[model],
+            '--batch', ','.join(map(str, setting.batches)) or 1,
+            '--prefill-tokens', setting.prefill_tokens, '--rounds', setting.repetitions])
 
     @staticmethod
     def run_cases(setting, command):

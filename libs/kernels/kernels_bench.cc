@@ -16,7 +16,7 @@
 #include "fmt/core.h"
 #include "libs/kernels/compute_pool.h"
 #include "libs/kernels/kernels.h"
-#include "libs/kernels/testing/machine_peaks.h"
+#include "libs/kernels/machine_peaks.h"
 
 namespace switchyard {
 namespace {

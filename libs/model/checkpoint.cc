@@ -81,8 +81,7 @@ absl::Status AddAttention(const std::string& prefix, const ModelSpec& spec, cons
     SY_RETURN_IF_ERROR(
         target.Add(prefix + "q_proj.weight", query_rows, hidden, kRole, layer.q_proj));
   } else {
-    SY_RETURN_IF_ERROR(
-        target.Add(prefix + "q_a_proj.weight", rank, hidden, kRole, layer.q_a_proj));
+    SY_RETURN_IF_ERROR(target.Add(prefix + "q_a_proj.weight", rank, hidden, kRole, layer.q_a_proj));
     SY_RETURN_IF_ERROR(plan.AddVector(prefix + "q_a_layernorm.weight", rank, layer.q_a_norm));
     SY_RETURN_IF_ERROR(
         target.Add(prefix + "q_b_proj.weight", query_rows, rank, kRole, layer.q_b_proj));
@@ -92,9 +91,9 @@ absl::Status AddAttention(const std::string& prefix, const ModelSpec& spec, cons
   SY_RETURN_IF_ERROR(
       plan.AddVector(prefix + "kv_a_layernorm.weight", spec.kv_lora_rank, layer.kv_a_norm));
   const uint32_t kv_b_rows = spec.head_count * (spec.nope_dim + spec.value_dim);
-  SY_RETURN_IF_ERROR(plan.AddHeads(
-      TensorSlice::Whole(prefix + "kv_b_proj.weight", kv_b_rows, spec.kv_lora_rank), target.arena,
-      layer.heads));
+  SY_RETURN_IF_ERROR(
+      plan.AddHeads(TensorSlice::Whole(prefix + "kv_b_proj.weight", kv_b_rows, spec.kv_lora_rank),
+                    target.arena, layer.heads));
   SY_RETURN_IF_ERROR(target.Add(prefix + "o_proj.weight", hidden, spec.head_count * spec.value_dim,
                                 kRole, layer.o_proj));
   if (!spec.attention_bias) {
@@ -118,16 +117,15 @@ absl::Status AddLayer(uint32_t index, const ModelSpec& spec, const Target& targe
                                     layer.post_attention_norm));
   SY_RETURN_IF_ERROR(AddAttention(prefix + "self_attn.", spec, target, layer));
   if (!spec.IsMoeLayer(index)) {
-    return AddFfn({.prefix = prefix + "mlp.",
-                   .hidden = hidden,
-                   .intermediate = spec.dense_intermediate_size},
-                  target, layer.dense);
+    return AddFfn(
+        {.prefix = prefix + "mlp.", .hidden = hidden, .intermediate = spec.dense_intermediate_size},
+        target, layer.dense);
   }
   SY_RETURN_IF_ERROR(
       plan.AddPlain(TensorSlice::Whole(prefix + "mlp.gate.weight", spec.expert_count, hidden),
                     WeightRole::kGate, target.arena, layer.gate));
-  SY_RETURN_IF_ERROR(plan.AddVector(prefix + "mlp.gate.e_score_correction_bias",
-                                    spec.expert_count, layer.gate_bias));
+  SY_RETURN_IF_ERROR(plan.AddVector(prefix + "mlp.gate.e_score_correction_bias", spec.expert_count,
+                                    layer.gate_bias));
   if (spec.shared_expert_count == 0) {
     return absl::OkStatus();
   }
@@ -222,7 +220,8 @@ absl::StatusOr<std::vector<ExpertWeights>> Checkpoint::LoadExperts(
   WeightPlan plan = NewPlan(choice);
   std::vector<ExpertWeights> experts(names.size());
   const size_t each = std::max<size_t>(expert_bytes(choice), 1);
-  const size_t group = std::clamp<size_t>(kExpertGroupBytes / each, 1, std::max<size_t>(names.size(), 1));
+  const size_t group =
+      std::clamp<size_t>(kExpertGroupBytes / each, 1, std::max<size_t>(names.size(), 1));
   std::shared_ptr<WeightArena> arena;
   for (size_t i = 0; i < names.size(); ++i) {
     if (i % group == 0) {

@@ -27,21 +27,21 @@ namespace switchyard {
 struct LayerWeights {
   std::vector<float> input_norm;           // [hidden]
   std::vector<float> post_attention_norm;  // [hidden]
-  PackedMatrix q_proj;                       // [heads * qk_dim, hidden], when q has no low rank
-  PackedMatrix q_a_proj;                     // [q_lora_rank, hidden]
+  PackedMatrix q_proj;                     // [heads * qk_dim, hidden], when q has no low rank
+  PackedMatrix q_a_proj;                   // [q_lora_rank, hidden]
   std::vector<float> q_a_bias;             // [q_lora_rank], with attention_bias
   std::vector<float> q_a_norm;             // [q_lora_rank]
-  PackedMatrix q_b_proj;                     // [heads * qk_dim, q_lora_rank]
-  PackedMatrix kv_a_proj;                    // [latent_dim, hidden]
+  PackedMatrix q_b_proj;                   // [heads * qk_dim, q_lora_rank]
+  PackedMatrix kv_a_proj;                  // [latent_dim, hidden]
   std::vector<float> kv_a_bias;            // [latent_dim], with attention_bias
   std::vector<float> kv_a_norm;            // [kv_lora_rank]
-  std::vector<MlaHeadWeights> heads;         // kv_b_proj [heads * (nope_dim + value_dim), kv_lora_rank]
-  PackedMatrix o_proj;                       // [hidden, heads * value_dim]
-  std::vector<float> o_bias;               // [hidden], with attention_bias
-  ExpertWeights dense;                     // Dense layers only.
-  ExpertWeights shared;                    // MoE layers with shared experts only.
-  MatrixView gate;                         // [experts, hidden], MoE layers only.
-  std::vector<float> gate_bias;            // [experts], e_score_correction_bias.
+  std::vector<MlaHeadWeights> heads;  // kv_b_proj [heads * (nope_dim + value_dim), kv_lora_rank]
+  PackedMatrix o_proj;                // [hidden, heads * value_dim]
+  std::vector<float> o_bias;          // [hidden], with attention_bias
+  ExpertWeights dense;                // Dense layers only.
+  ExpertWeights shared;               // MoE layers with shared experts only.
+  MatrixView gate;                    // [experts, hidden], MoE layers only.
+  std::vector<float> gate_bias;       // [experts], e_score_correction_bias.
 };
 
 struct RouterWeights {

@@ -143,12 +143,11 @@ TEST_P(Fp8Checkpoint, LoadingWithThreadsGivesTheSameBits) {
   uint64_t done = 0;
   uint64_t total = 0;
   const auto many = checkpoint.LoadExperts(
-      names, WeightChoice::kAsStored,
-      {.threads = 3, .observer = [&](const LoadProgress& progress) {
-         EXPECT_GE(progress.bytes_done, done);
-         done = progress.bytes_done;
-         total = progress.bytes_total;
-       }});
+      names, WeightChoice::kAsStored, {.threads = 3, .observer = [&](const LoadProgress& progress) {
+                                         EXPECT_GE(progress.bytes_done, done);
+                                         done = progress.bytes_done;
+                                         total = progress.bytes_total;
+                                       }});
   ASSERT_TRUE(many.ok()) << many.status();
   EXPECT_GT(total, uint64_t{512} << 10);  // Else no thread is started.
   EXPECT_GE(done + names.size() * 64, total);
@@ -163,8 +162,8 @@ TEST_P(Fp8Checkpoint, LoadingWithThreadsGivesTheSameBits) {
 TEST_P(Fp8Checkpoint, RefusesCodesAndScalesThatAreNotNumbers) {
   for (const char code : {'\x7f', '\xff'}) {
     Overwrite(kUp, 135 * 160, std::string(1, code));
-    EXPECT_THAT(ExpertError(), AllOf(HasSubstr("model.safetensors"), HasSubstr(kUp),
-                                     HasSubstr("not a number")));
+    EXPECT_THAT(ExpertError(),
+                AllOf(HasSubstr("model.safetensors"), HasSubstr(kUp), HasSubstr("not a number")));
   }
   Overwrite(kUp, 135 * 160, std::string(1, '\x7e'));
   EXPECT_EQ(ExpertError(), "");
@@ -184,8 +183,8 @@ TEST_P(Fp8Checkpoint, RefusesCodesAndScalesThatAreNotNumbers) {
 
 TEST_P(Fp8Checkpoint, RefusesMissingOrMisplacedScales) {
   Patch(std::string(kUp) + "_scale_inv", std::string(kUp) + "_scale_xxx");
-  EXPECT_THAT(ExpertError(),
-              AllOf(HasSubstr("model.safetensors"), HasSubstr(kUp), HasSubstr("there is no tensor")));
+  EXPECT_THAT(ExpertError(), AllOf(HasSubstr("model.safetensors"), HasSubstr(kUp),
+                                   HasSubstr("there is no tensor")));
   Patch(std::string(kUp) + "_scale_xxx", std::string(kUp) + "_scale_inv");
   const std::string header = std::string("\"") + kUp + "_scale_inv\":{\"dtype\":\"";
   const bool one_byte = GetParam() == Fp8Scales::kUe8m0;
@@ -218,8 +217,7 @@ TEST_P(Fp8Checkpoint, NamesTheTensorOfAFileThatChangesOrEndsWhileItIsRead) {
               AllOf(HasSubstr("tensor model."), HasSubstr("model.safetensors: ends at byte")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Scales, Fp8Checkpoint,
-                         testing::Values(Fp8Scales::kF32, Fp8Scales::kUe8m0),
+INSTANTIATE_TEST_SUITE_P(Scales, Fp8Checkpoint, testing::Values(Fp8Scales::kF32, Fp8Scales::kUe8m0),
                          [](const testing::TestParamInfo<Fp8Scales>& param) {
                            return param.param == Fp8Scales::kF32 ? "F32" : "Ue8m0";
                          });

@@ -38,8 +38,8 @@ struct OutTensor {
   std::vector<uint64_t> shape;
   uint64_t byte_count = 0;
   Kind kind = Kind::kCopy;
-  TensorCatalog::Place copied;               // kCopy
-  const PlannedTensor* planned = nullptr;    // kValues; kScales come right after their values.
+  TensorCatalog::Place copied;             // kCopy
+  const PlannedTensor* planned = nullptr;  // kValues; kScales come right after their values.
 };
 
 std::string_view DtypeName(WeightFormat format) {
@@ -65,8 +65,7 @@ std::string OwnName(const TensorSlice& slice) {
     return fmt::format("{}{}.down_proj.weight", prefix, index);
   }
   const std::string prefix = slice.name.substr(0, slice.name.size() - kGateUp.size());
-  return fmt::format("{}{}.{}.weight", prefix, index / 2,
-                     index % 2 == 0 ? "gate_proj" : "up_proj");
+  return fmt::format("{}{}.{}.weight", prefix, index / 2, index % 2 == 0 ? "gate_proj" : "up_proj");
 }
 
 // True for tensors that are written in another form than they are stored in.
@@ -90,13 +89,12 @@ struct OutPlan {
     const uint64_t rows = slice.rows;
     const bool packs_two = tensor.kept == WeightFormat::kInt4;
     const uint64_t columns = packs_two ? (slice.columns + 1) / 2 : slice.columns;
-    tensors.push_back(
-        {.name = OwnName(slice),
-         .dtype = std::string(DtypeName(tensor.kept)),
-         .shape = {rows, columns},
-         .byte_count = StoredValueBytes(tensor.kept, slice.rows, slice.columns),
-         .kind = OutTensor::Kind::kValues,
-         .planned = &tensor});
+    tensors.push_back({.name = OwnName(slice),
+                       .dtype = std::string(DtypeName(tensor.kept)),
+                       .shape = {rows, columns},
+                       .byte_count = StoredValueBytes(tensor.kept, slice.rows, slice.columns),
+                       .kind = OutTensor::Kind::kValues,
+                       .planned = &tensor});
     const uint64_t scale_bytes = StoredScaleBytes(tensor.kept, slice.rows, slice.columns);
     if (scale_bytes > 0) {
       tensors.push_back({.name = OwnName(slice) + "_scale",
@@ -373,12 +371,11 @@ absl::Status WriteAll(const Checkpoint& from, const std::string& dir,
   std::string weight_map;
   std::span<const OutTensor> left(plan.tensors);
   for (size_t i = 0; i < counts.size(); ++i) {
-    const std::string name =
-        fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, counts.size());
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, counts.size());
     SY_RETURN_IF_ERROR(writer.WriteFile(name, left.first(counts[i])));
     for (const OutTensor& tensor : left.first(counts[i])) {
-      weight_map += fmt::format("{}\n    \"{}\": \"{}\"", weight_map.empty() ? "" : ",",
-                                tensor.name, name);
+      weight_map +=
+          fmt::format("{}\n    \"{}\": \"{}\"", weight_map.empty() ? "" : ",", tensor.name, name);
     }
     left = left.subspan(counts[i]);
   }

@@ -148,8 +148,7 @@ TEST_F(Converted, WritesSmallFilesAManifestAndTheTokenizer) {
 TEST_F(Converted, RefusesToOverwriteUnlessAskedAndThenReplaces) {
   const Checkpoint from = OpenOrDie(tiny_.dir());
   EXPECT_EQ(ConvertCheckpoint(from, to_, {}).code(), absl::StatusCode::kAlreadyExists);
-  ASSERT_TRUE(
-      ConvertCheckpoint(from, to_, {.weights = WeightChoice::kInt4, .replace = true}).ok());
+  ASSERT_TRUE(ConvertCheckpoint(from, to_, {.weights = WeightChoice::kInt4, .replace = true}).ok());
   EXPECT_EQ(OpenOrDie(to_).spec().quantization, WeightFormat::kInt4);
   EXPECT_FALSE(ConvertCheckpoint(from, tiny_.dir(), {.replace = true}).ok());
   EXPECT_FALSE(ConvertCheckpoint(from, dir_.path(), {.replace = true}).ok());

@@ -173,10 +173,10 @@ absl::StatusOr<Manifest> Manifest::Make(const std::string& model_dir, std::strin
 }
 
 std::string Manifest::Json() const {
-  std::string json =
-      fmt::format("{{\n  \"version\": {},\n  \"weights\": \"{}\",\n  \"source_digest\": \"{}\",\n"
-                  "  \"files\": [",
-                  kVersion, weights, source_digest);
+  std::string json = fmt::format(
+      "{{\n  \"version\": {},\n  \"weights\": \"{}\",\n  \"source_digest\": \"{}\",\n"
+      "  \"files\": [",
+      kVersion, weights, source_digest);
   for (const ManifestFile& file : files) {
     json += fmt::format("{}\n    {{\"name\": \"{}\", \"size\": {}, \"sha256\": \"{}\"",
                         &file == files.data() ? "" : ",", file.name, file.size, file.sha256);

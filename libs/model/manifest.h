@@ -27,8 +27,8 @@ struct ManifestFile {
 // Manifest lists the files of a model directory with their hashes (docs/formats.md), so that
 // processes can name the model without reading all of it. A value; any thread.
 struct Manifest {
-  std::string weights;        // Format of the weights: "as stored", "bf16", "int8", "int4".
-  std::string source_digest;  // Of the checkpoint it was converted from; may be empty.
+  std::string weights;              // Format of the weights: "as stored", "bf16", "int8", "int4".
+  std::string source_digest;        // Of the checkpoint it was converted from; may be empty.
   std::vector<ManifestFile> files;  // In name order, no name twice.
 
   // nullopt when the directory has none.

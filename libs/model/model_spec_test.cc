@@ -258,9 +258,8 @@ TEST(ModelSpec, ReadsQuantizationConfigs) {
   EXPECT_THAT(error(R"({"quant_method": "fp8", "activation_scheme": "static"})"),
               HasSubstr("activation_scheme 'static'"));
   EXPECT_THAT(error(R"({"quant_method": "switchyard", "format": "int3"})"), HasSubstr("'int3'"));
-  EXPECT_THAT(
-      error(R"({"quant_method": "switchyard", "format": "int8", "group_size": 64})"),
-      HasSubstr("group_size 64"));
+  EXPECT_THAT(error(R"({"quant_method": "switchyard", "format": "int8", "group_size": 64})"),
+              HasSubstr("group_size 64"));
 }
 
 }  // namespace

@@ -78,10 +78,8 @@ absl::Status StoredRows::Read(const StoredSlice& source, uint32_t first, uint32_
   const uint64_t row_bytes = StoredValueBytes(source.format, 1, slice.columns);
   SY_RETURN_IF_ERROR(
       ReadPart(source.values, slice.name, (slice.first_row + first) * row_bytes, values_));
-  stored_ = {.values = values_.data(),
-             .format = source.format,
-             .rows = count,
-             .columns = slice.columns};
+  stored_ = {
+      .values = values_.data(), .format = source.format, .rows = count, .columns = slice.columns};
   if (source.scale_type == ScaleType::kNone) {
     return absl::OkStatus();
   }

@@ -100,8 +100,8 @@ absl::Status AddContent(const SafetensorsFile& file, Sha256& hash) {
   const uint64_t data_bytes = file.file().size() - data_begin;
   hash.Add(file.header());
   const bool whole = file.file().size() <= kWholeBytesMax;
-  const uint64_t piece_bytes = whole ? std::min(data_bytes, kSampleCount * kSampleBytes)
-                                     : kSampleBytes;
+  const uint64_t piece_bytes =
+      whole ? std::min(data_bytes, kSampleCount * kSampleBytes) : kSampleBytes;
   std::vector<std::byte> piece(piece_bytes);
   if (whole) {
     for (uint64_t offset = 0; offset < data_bytes; offset += piece.size()) {

@@ -19,8 +19,8 @@ std::string_view NameOf(WeightChoice choice) {
 }
 
 absl::StatusOr<WeightChoice> ParseWeightChoice(std::string_view name) {
-  for (const WeightChoice choice : {WeightChoice::kAsStored, WeightChoice::kBf16,
-                                    WeightChoice::kInt8, WeightChoice::kInt4}) {
+  for (const WeightChoice choice :
+       {WeightChoice::kAsStored, WeightChoice::kBf16, WeightChoice::kInt8, WeightChoice::kInt4}) {
     if (name == NameOf(choice)) {
       return choice;
     }

@@ -30,7 +30,7 @@ enum class WeightRole : uint8_t {
   kHead,
   kEmbedding,  // This and the next two stay as stored.
   kGate,
-  kVector,     // Norms and biases.
+  kVector,  // Norms and biases.
 };
 
 std::string_view NameOf(WeightRole role);

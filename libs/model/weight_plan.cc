@@ -162,8 +162,7 @@ absl::Status WeightPlan::Add(const TensorSlice& slice, WeightRole role, WeightAr
   if (kept == source.format && IsRowMajor(kept) && out.data != nullptr) {
     target.copy = WeightArena::RowsOf(out, 0);
   }
-  tensors_.push_back(
-      {.source = std::move(source), .kept = kept, .kept_bytes = out.byte_size()});
+  tensors_.push_back({.source = std::move(source), .kept = kept, .kept_bytes = out.byte_size()});
   targets_.push_back(target);
   return absl::OkStatus();
 }
@@ -174,9 +173,8 @@ absl::Status WeightPlan::AddHeads(const TensorSlice& slice, WeightArena& arena,
   const size_t before = arena.byte_count();
   out = ReserveMlaHeads(spec_, source.format, arena);
   const WeightFormat kept = FormatOf(choice_, WeightRole::kLatent, source.format);
-  tensors_.push_back({.source = std::move(source),
-                      .kept = kept,
-                      .kept_bytes = arena.byte_count() - before});
+  tensors_.push_back(
+      {.source = std::move(source), .kept = kept, .kept_bytes = arena.byte_count() - before});
   targets_.push_back({.heads = out});
   return absl::OkStatus();
 }
@@ -190,10 +188,8 @@ absl::Status WeightPlan::AddPlain(const TensorSlice& slice, WeightRole role, Wei
   }
   const uint64_t bytes = source.byte_size();
   std::byte* const place = arena.ReserveBytes(bytes);
-  out = {.data = place,
-         .dtype = DtypeOf(source.format),
-         .rows = slice.rows,
-         .columns = slice.columns};
+  out = {
+      .data = place, .dtype = DtypeOf(source.format), .rows = slice.rows, .columns = slice.columns};
   const WeightFormat kept = source.format;
   tensors_.push_back({.source = std::move(source), .kept = kept, .kept_bytes = bytes});
   targets_.push_back({.copy = place});

@@ -109,10 +109,10 @@ class WeightPlan {
  private:
   // Where a planned tensor goes: one of the four.
   struct Target {
-    PackedMatrix packed;                      // Repacked, rows by rows.
-    std::span<const MlaHeadWeights> heads;    // All rows at once.
-    std::byte* copy = nullptr;                // As it is.
-    std::span<float> vector;                  // Widened.
+    PackedMatrix packed;                    // Repacked, rows by rows.
+    std::span<const MlaHeadWeights> heads;  // All rows at once.
+    std::byte* copy = nullptr;              // As it is.
+    std::span<float> vector;                // Widened.
   };
 
   class Runner;

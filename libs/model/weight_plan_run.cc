@@ -25,8 +25,8 @@ constexpr uint64_t kThreadedBytesMin = 512U << 10;
 
 // Rows of one piece: a multiple of kFp8Block, and all rows of a small tensor.
 uint32_t RowsPerPiece(const StoredSlice& source) {
-  const uint64_t row_bytes = std::max<uint64_t>(
-      StoredValueBytes(source.format, 1, source.slice.columns), 1);
+  const uint64_t row_bytes =
+      std::max<uint64_t>(StoredValueBytes(source.format, 1, source.slice.columns), 1);
   const uint64_t rows = std::max<uint64_t>(kPieceBytes / row_bytes / kFp8Block, 1) * kFp8Block;
   return static_cast<uint32_t>(std::min<uint64_t>(rows, source.slice.rows));
 }
@@ -172,8 +172,8 @@ class WeightPlan::Runner {
 
   const WeightPlan& plan_;
   const LoadOptions& options_;
-  LoadProgress progress_;                       // The reader's.
-  BoundedQueue<std::unique_ptr<Piece>> idle_;   // Buffers: they bound what is read ahead.
+  LoadProgress progress_;                      // The reader's.
+  BoundedQueue<std::unique_ptr<Piece>> idle_;  // Buffers: they bound what is read ahead.
   BoundedQueue<std::unique_ptr<Piece>> read_;
   std::atomic<bool> failed_ = false;
   Mutex mutex_;

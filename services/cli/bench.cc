@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <boost/json/object.hpp>
@@ -11,9 +12,11 @@
 
 #include "libs/app/environment.h"
 #include "libs/base/status.h"
-#include "libs/model/model_spec.h"
+#include "libs/kernels/machine_peaks.h"
+#include "libs/model/checkpoint.h"
 #include "libs/model/weight_choice.h"
 #include "services/cli/arguments.h"
+#include "services/cli/bench_limits.h"
 #include "services/cli/bench_run.h"
 #include "services/cli/commands.h"
 #include "services/cli/fleet_view.h"
@@ -31,6 +34,7 @@ struct BenchOptions {
   uint32_t generated_tokens = 0;
   uint32_t rounds = 0;
   uint32_t vocab_size = 0;
+  ModelCost cost;
   bool explain = false;
   bool json = false;
   std::vector<std::string> up_words;  // What the fleet is started with.
@@ -99,8 +103,10 @@ absl::StatusOr<BenchOptions> ReadBenchOptions(const std::vector<std::string>& wo
     return InvalidArgument("--model DIR is required");
   }
   SY_ASSIGN_OR_RETURN(options.batches, ReadBatches(batches));
-  SY_ASSIGN_OR_RETURN(const ModelSpec spec, ModelSpec::Load(options.model_dir));
-  options.vocab_size = spec.vocab_size;
+  SY_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(options.model_dir));
+  options.vocab_size = checkpoint.spec().vocab_size;
+  SY_ASSIGN_OR_RETURN(const WeightChoice weights, ParseWeightChoice(options.weights));
+  SY_ASSIGN_OR_RETURN(options.cost, CostOf(checkpoint, weights));
   return options;
 }
 
@@ -141,6 +147,8 @@ struct CaseReport {
   std::vector<double> gap_p50_ms;
   std::vector<double> gap_p99_ms;
   TimeShares shares;
+  StepCost step;  // Of one step of the case.
+  double limit_tokens_per_second = 0;
 };
 
 // The time of the steps, part by part. What the router waits for is split by what the shards did,
@@ -185,6 +193,9 @@ void PrintJson(const BenchOptions& options, const CaseReport& report) {
                                       {"tokens_per_second", MedianOf(report.tokens_per_second)},
                                       {"tokens_per_second_min", low},
                                       {"tokens_per_second_max", high},
+                                      {"limit_tokens_per_second", report.limit_tokens_per_second},
+                                      {"step_bytes", report.step.bytes},
+                                      {"step_operations", report.step.operations},
                                       {"gap_p50_ms", MedianOf(report.gap_p50_ms)},
                                       {"gap_p99_ms", MedianOf(report.gap_p99_ms)},
                                       {"seconds", shares}})
@@ -198,6 +209,10 @@ void Print(const BenchOptions& options, const CaseReport& report) {
     const auto [low, high] = std::ranges::minmax(report.tokens_per_second);
     std::printf("%-8s batch %4u  %9.1f tokens/s (%.1f to %.1f)", report.name.c_str(),
                 report.load.batch, MedianOf(report.tokens_per_second), low, high);
+    std::printf("  %.0f %% of the limit %.0f (%.0f MB, %.1f G operations a step)",
+                MedianOf(report.tokens_per_second) / report.limit_tokens_per_second * 1e2,
+                report.limit_tokens_per_second, report.step.bytes * 1e-6,
+                report.step.operations * 1e-9);
     if (report.name == "decode") {
       std::printf("  gap p50 %.2f ms, p99 %.2f ms", MedianOf(report.gap_p50_ms),
                   MedianOf(report.gap_p99_ms));
@@ -257,6 +272,17 @@ absl::Status RunCases(const BenchOptions& options, const BenchFleet& fleet) {
                                 .prompt_tokens = options.prefill_tokens,
                                 .generated_tokens = 1,
                                 .vocab_size = options.vocab_size}});
+  }
+  const MachinePeaks peaks = MeasurePeaks(std::max(std::thread::hardware_concurrency(), 1U));
+  if (!options.json) {
+    std::printf("this machine: reads %.1f GB/s, BF16 %.0f GFLOP/s, INT8 %.0f GOP/s\n",
+                peaks.read_bytes_per_second * 1e-9, peaks.bf16_flops * 1e-9, peaks.int8_ops * 1e-9);
+  }
+  for (CaseReport& report : reports) {
+    const bool decode = report.name == "decode";
+    const uint32_t rows = decode ? report.load.batch : report.load.prompt_tokens;
+    report.step = CostOfStep(options.cost, rows, decode ? rows : 1);
+    report.limit_tokens_per_second = rows / LimitSeconds(options.cost, report.step, peaks);
   }
   for (CaseReport& report : reports) {  // The first time memory is touched does not count.
     CaseReport warm_up = report;

@@ -1,4 +1,6 @@
 // `switchyard convert` and `switchyard manifest`.
+#include "libs/model/convert.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -10,7 +12,6 @@
 #include "libs/base/file.h"
 #include "libs/base/status.h"
 #include "libs/model/checkpoint.h"
-#include "libs/model/convert.h"
 #include "libs/model/manifest.h"
 #include "services/cli/arguments.h"
 #include "services/cli/commands.h"
@@ -101,10 +102,10 @@ int RunConvert(const std::vector<std::string>& words) {
   const std::string from = WithoutSlashes(arguments.Word());
   const std::string to = WithoutSlashes(arguments.Word());
   if (const absl::Status parsed = arguments.Finish(); !parsed.ok() || to.empty()) {
-    return Fail("convert",
-                parsed.ok() ? "a model directory and a new directory are required"
-                            : MessageOf(parsed),
-                kExitUsage);
+    return Fail(
+        "convert",
+        parsed.ok() ? "a model directory and a new directory are required" : MessageOf(parsed),
+        kExitUsage);
   }
   if (!weights.ok() || *weights == WeightChoice::kAsStored) {
     return Fail("convert", "--weights bf16, int8 or int4 is required", kExitUsage);

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
+#include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "services/cli/commands.h"
@@ -29,9 +30,13 @@ constexpr char kOverview[] =
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (status).
 )";
 
-const std::map<std::string, const char*>& Texts() {
-  static const std::map<std::string, const char*> kTexts = {
-      {"up", R"(switchyard up --model DIR [options]: start everything on this machine
+struct CommandText {
+  std::string_view command;
+  const char* text;
+};
+
+constexpr CommandText kTexts[] = {
+    {"up", R"(switchyard up --model DIR [options]: start everything on this machine
 
   --model DIR         Hugging Face directory (config.json, safetensors, tokenizer.json)
   --shards N          expert shards, 1 to 64 (2)
@@ -56,27 +61,27 @@ const std::map<std::string, const char*>& Texts() {
 
 Without --detach it stays in the foreground; Ctrl-C stops everything in good order.
 )"},
-      {"down", R"(switchyard down [--state-dir DIR]: stop what 'up' started, gateway first
+    {"down", R"(switchyard down [--state-dir DIR]: stop what 'up' started, gateway first
 
 Open streams get up to 8 s to finish. Exit code 0 also when nothing ran.
 )"},
-      {"status", R"(switchyard status [--json] [--state-dir DIR]: what runs here
+    {"status", R"(switchyard status [--json] [--state-dir DIR]: what runs here
 
   --json   machine-readable; the form is in docs/cli.md. Exit code 3 when not ready.
 )"},
-      {"kill", R"(switchyard kill PROCESS [--state-dir DIR]: the chaos demo
+    {"kill", R"(switchyard kill PROCESS [--state-dir DIR]: the chaos demo
 
 Kills PROCESS (a name from 'switchyard status') with SIGKILL, waits until the supervisor has brought
 it back and the API is ready again, and reports what happened to the requests that were open.
 )"},
-      {"chat",
-       R"(switchyard chat [--url URL] [--api-key KEY] [--system TEXT] [--max-tokens N] [--state-dir DIR]
+    {"chat",
+     R"(switchyard chat [--url URL] [--api-key KEY] [--system TEXT] [--max-tokens N] [--state-dir DIR]
 
 Reads lines, prints answers as they come; an empty line or Ctrl-D ends it. Without --url it talks to
 the fleet of the state dir.
 )"},
-      {"bench",
-       R"(switchyard bench --model DIR [options]: how fast this machine serves a model
+    {"bench",
+     R"(switchyard bench --model DIR [options]: how fast this machine serves a model
 
 Starts a fleet of its own, sends random prompts to its router, prints medians, and stops it.
 
@@ -87,10 +92,11 @@ Starts a fleet of its own, sends random prompts to its router, prints medians, a
   --rounds N             of each case, after one that is not counted (3)
   --explain              where the time of a step goes
   --json                 one JSON object per case; progress goes to stderr
-  --weights, --shards, --routers, --replicas, --threads, --micro-batches, --transport, --step-tokens,
-  --chunk-tokens, --cache-blocks: as of 'up'
+  --weights, --shards, --routers, --replicas, --threads, --micro-batches, --transport,
+  --step-tokens, --chunk-tokens, --cache-blocks: as of 'up'
 )"},
-      {"inspect", R"(switchyard inspect DIR [options]: what a model directory holds
+    {"inspect",
+     R"(switchyard inspect DIR [options]: what a model directory holds
 
 Architecture, parameters (total and active), formats by role, bytes per process, cache per token and
 digest, from config.json and the headers of the weights.
@@ -99,7 +105,8 @@ digest, from config.json and the headers of the weights.
   --weights W  what processes would keep the weights in: auto, bf16, int8 or int4 (auto)
   --json       machine-readable; the form is in docs/cli.md
 )"},
-      {"convert", R"(switchyard convert DIR OUT --weights W [options]: write weights in another format
+    {"convert",
+     R"(switchyard convert DIR OUT --weights W [options]: write weights in another format
 
 Writes a model directory that serves the same tokens as DIR with 'up --weights W', but starts faster
 and is smaller. OUT appears when all of it is written.
@@ -108,15 +115,14 @@ and is smaller. OUT appears when all of it is written.
   --threads N  threads that convert, 1 to 256 (the cores)
   --force      replace OUT when it is a model directory
 )"},
-      {"manifest", R"(switchyard manifest DIR [--check]: write or check the hashes of a model's files
+    {"manifest",
+     R"(switchyard manifest DIR [--check]: write or check the hashes of a model's files
 
 Writes switchyard.manifest.json with size and SHA-256 of every file. Processes then take the model's
 digest from it and refuse files that do not fit it.
 
   --check      read all files and compare them with the manifest that is there
 )"}};
-  return kTexts;
-}
 
 }  // namespace
 
@@ -126,8 +132,10 @@ bool AsksForHelp(const std::vector<std::string>& words) {
 }
 
 int PrintHelp(const std::string& command) {
-  const auto it = Texts().find(command);
-  std::fputs(it == Texts().end() ? kOverview : it->second, stdout);
+  const auto* found =
+      std::find_if(std::begin(kTexts), std::end(kTexts),
+                   [&command](const CommandText& each) { return each.command == command; });
+  std::fputs(found == std::end(kTexts) ? kOverview : found->text, stdout);
   return kExitOk;
 }
 

@@ -52,9 +52,7 @@ struct Report {
   uint64_t expert_bytes = 0;  // All routed experts once.
   uint64_t experts_per_shard = 0;
 
-  uint64_t shard_bytes() const {
-    return checkpoint->expert_bytes(weights) * experts_per_shard;
-  }
+  uint64_t shard_bytes() const { return checkpoint->expert_bytes(weights) * experts_per_shard; }
 
   uint64_t cache_bytes_per_token() const {
     const ModelSpec& spec = checkpoint->spec();
@@ -66,9 +64,8 @@ struct Report {
 void AddTo(const std::vector<PlannedTensor>& tensors, bool tied, Report& report) {
   for (const PlannedTensor& tensor : tensors) {
     const TensorSlice& slice = tensor.source.slice;
-    RoleLine& line = report.roles[{.role = tensor.source.role,
-                                   .stored = tensor.source.format,
-                                   .kept = tensor.kept}];
+    RoleLine& line = report.roles[{
+        .role = tensor.source.role, .stored = tensor.source.format, .kept = tensor.kept}];
     // A tied head has its own copy in memory but no parameters of its own.
     const bool counts = !(tied && tensor.source.role == WeightRole::kHead);
     ++line.tensor_count;
@@ -102,7 +99,8 @@ absl::StatusOr<Report> MakeReport(const Checkpoint& checkpoint, WeightChoice wei
   report.active_parameters =
       report.parameters + report.expert_parameters / spec.expert_count * spec.top_k;
   report.parameters += report.expert_parameters;
-  const uint64_t expert_count = uint64_t{spec.layer_count - spec.first_moe_layer} * spec.expert_count;
+  const uint64_t moe_layers = spec.layer_count - spec.first_moe_layer;
+  const uint64_t expert_count = moe_layers * spec.expert_count;
   report.experts_per_shard = (expert_count + shard_count - 1) / shard_count;
   return report;
 }
@@ -166,31 +164,30 @@ void PrintJson(const Report& report) {
                                         {"stored_bytes", line.stored_bytes},
                                         {"kept_bytes", line.kept_bytes}});
   }
-  const boost::json::object json = {
-      {"model_type", spec.model_type},
-      {"layers", spec.layer_count},
-      {"dense_layers", spec.first_moe_layer},
-      {"hidden_size", spec.hidden_size},
-      {"vocab_size", spec.vocab_size},
-      {"context_tokens_max", spec.positions_max},
-      {"heads", spec.head_count},
-      {"experts", spec.expert_count},
-      {"experts_per_token", spec.top_k},
-      {"shared_experts", spec.shared_expert_count},
-      {"stored", StoredName(spec)},
-      {"weights", std::string(NameOf(report.weights))},
-      {"parameters", report.parameters},
-      {"active_parameters", report.active_parameters},
-      {"expert_parameters", report.expert_parameters},
-      {"file_bytes", report.checkpoint->total_bytes()},
-      {"roles", roles},
-      {"router_bytes", report.router_bytes},
-      {"expert_bytes", report.expert_bytes},
-      {"shards", report.shard_count},
-      {"shard_bytes", report.shard_bytes()},
-      {"cache_bytes_per_token", report.cache_bytes_per_token()},
-      {"digest", report.checkpoint->digest()},
-      {"manifest", report.has_manifest}};
+  const boost::json::object json = {{"model_type", spec.model_type},
+                                    {"layers", spec.layer_count},
+                                    {"dense_layers", spec.first_moe_layer},
+                                    {"hidden_size", spec.hidden_size},
+                                    {"vocab_size", spec.vocab_size},
+                                    {"context_tokens_max", spec.positions_max},
+                                    {"heads", spec.head_count},
+                                    {"experts", spec.expert_count},
+                                    {"experts_per_token", spec.top_k},
+                                    {"shared_experts", spec.shared_expert_count},
+                                    {"stored", StoredName(spec)},
+                                    {"weights", std::string(NameOf(report.weights))},
+                                    {"parameters", report.parameters},
+                                    {"active_parameters", report.active_parameters},
+                                    {"expert_parameters", report.expert_parameters},
+                                    {"file_bytes", report.checkpoint->total_bytes()},
+                                    {"roles", roles},
+                                    {"router_bytes", report.router_bytes},
+                                    {"expert_bytes", report.expert_bytes},
+                                    {"shards", report.shard_count},
+                                    {"shard_bytes", report.shard_bytes()},
+                                    {"cache_bytes_per_token", report.cache_bytes_per_token()},
+                                    {"digest", report.checkpoint->digest()},
+                                    {"manifest", report.has_manifest}};
   std::printf("%s\n", boost::json::serialize(json).c_str());
 }
 
@@ -200,8 +197,7 @@ int RunInspect(const std::vector<std::string>& words) {
   Arguments arguments(words, {"json"});
   const uint32_t shard_count = arguments.Number("shards", 2, 1, 4096);
   const bool as_json = arguments.Flag("json");
-  const absl::StatusOr<WeightChoice> weights =
-      ParseWeightChoice(arguments.Text("weights", "auto"));
+  const absl::StatusOr<WeightChoice> weights = ParseWeightChoice(arguments.Text("weights", "auto"));
   const std::string dir = arguments.Word();
   if (const absl::Status parsed = arguments.Finish(); !parsed.ok() || dir.empty()) {
     return Fail("inspect", parsed.ok() ? "a model directory is required" : MessageOf(parsed),

@@ -1,9 +1,12 @@
 #include "services/expert-shard/expert_shard.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -12,6 +15,8 @@
 #include <unistd.h>
 
 #include "libs/app/incarnation.h"
+#include "libs/base/bounded_queue.h"
+#include "libs/base/check.h"
 #include "libs/base/log.h"
 #include "libs/base/status.h"
 #include "libs/base/thread_name.h"
@@ -26,7 +31,7 @@ namespace {
 
 // How often progress is reported while loading. The reports also keep the call to the autoscaler
 // alive: gRPC answers its pings only while the agent's thread is in a call.
-constexpr Duration kReportInterval = std::chrono::milliseconds(500);
+constexpr absl::Duration kReportInterval = absl::Milliseconds(500);
 constexpr Duration kTransportWait = std::chrono::seconds(1);
 
 // Between the two halves of a feed-forward network.
@@ -133,6 +138,34 @@ Duration ExpertShard::drain_max() const {
   return std::chrono::seconds(options_.common.drain_seconds_max);
 }
 
+// A thread of its own loads, so that a slow disk cannot delay the reports.
+absl::StatusOr<std::vector<ExpertWeights>> ExpertShard::LoadExperts(
+    const std::vector<ExpertName>& missing, size_t wanted_count,
+    const std::function<void(uint32_t)>& progress) {
+  using Loaded = absl::StatusOr<std::vector<ExpertWeights>>;
+  const auto wanted = static_cast<double>(wanted_count);
+  const auto loading = static_cast<double>(missing.size());
+  std::atomic<double> loaded_count = wanted - loading;
+  BoundedQueue<Loaded> done(1);
+  std::thread loader([&] {
+    SetThreadName("load");
+    LoadLog log(clock_, "experts");
+    const LoadOptions load{.threads = options_.threads, .observer = [&](const LoadProgress& part) {
+                             loaded_count.store(wanted - loading + loading * part.ratio());
+                             log.Note(part);
+                           }};
+    Loaded loaded = checkpoint_.LoadExperts(missing, options_.weights, load);
+    SY_CHECK(done.TryPush(std::move(loaded)));
+  });
+  std::optional<Loaded> loaded = done.PopWithTimeout(kReportInterval);
+  for (; !loaded.has_value(); loaded = done.PopWithTimeout(kReportInterval)) {
+    load_progress_ratio_.Set(loaded_count.load() / wanted);
+    progress(static_cast<uint32_t>(loaded_count.load()));
+  }
+  loader.join();
+  return *std::move(loaded);
+}
+
 absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
                                  const std::function<void(uint32_t)>& progress) {
   SY_LOG_INFO("loading epoch={} experts={}", epoch, experts.size());
@@ -143,21 +176,8 @@ absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& exp
       missing.push_back({.layer = which.layer, .expert = which.expert});
     }
   }
-  const auto present = static_cast<double>(experts.size() - missing.size());
-  const auto loading = static_cast<double>(missing.size());
-  Instant reported_at = clock_.Now();
-  LoadLog log(clock_, "experts");
-  const LoadOptions load{.threads = options_.threads, .observer = [&](const LoadProgress& done) {
-                           const double loaded = present + loading * done.ratio();
-                           load_progress_ratio_.Set(loaded / static_cast<double>(experts.size()));
-                           log.Note(done);
-                           if (clock_.Now() - reported_at >= kReportInterval) {
-                             reported_at = clock_.Now();
-                             progress(static_cast<uint32_t>(loaded));
-                           }
-                         }};
   SY_ASSIGN_OR_RETURN(std::vector<ExpertWeights> loaded,
-                      checkpoint_.LoadExperts(missing, options_.weights, load));
+                      LoadExperts(missing, experts.size(), progress));
   for (size_t i = 0; i < missing.size(); ++i) {
     SY_RETURN_IF_ERROR(bank_.Load(missing[i].layer, missing[i].expert,
                                   std::make_shared<const ExpertWeights>(std::move(loaded[i]))));

@@ -60,6 +60,10 @@ class ExpertShard final : public ServiceProcess, private ShardCommandHandler {
 
   absl::Status OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
                       const std::function<void(uint32_t)>& progress) override;
+  // The experts `missing` of `wanted_count`, reporting how many of those are there.
+  absl::StatusOr<std::vector<ExpertWeights>> LoadExperts(
+      const std::vector<ExpertName>& missing, size_t wanted_count,
+      const std::function<void(uint32_t)>& progress);
   void OnActive(EpochId epoch, const std::vector<uint32_t>& experts) override;
 
   absl::Status StartDataPlane();

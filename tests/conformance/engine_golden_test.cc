@@ -12,6 +12,7 @@
 #include "libs/base/log.h"
 #include "libs/engine/engine_loop.h"
 #include "libs/engine/testing/inproc_cluster.h"
+#include "libs/model/convert.h"
 #include "libs/model/testing/tiny_checkpoint.h"
 #include "tests/conformance/golden.h"
 
@@ -31,6 +32,7 @@ struct GoldenRun {
   Dtype cache_dtype = Dtype::kF32;
   uint32_t chunk_tokens_max = 512;
   bool forced_experts = false;
+  WeightChoice weights = WeightChoice::kAsStored;
 };
 
 // Writes the experts that the reference chose for a row.
@@ -45,7 +47,7 @@ ForcedExperts ChoiceOf(const Golden& golden, const ModelSpec& spec) {
 
 // Logits of all positions of prompt and continuation, the continuation in the absorbed form.
 std::vector<float> LogitsOf(const Golden& golden, const GoldenRun& run) {
-  InprocCluster cluster({.model_dir = run.model_dir, .shard_count = 2});
+  InprocCluster cluster({.model_dir = run.model_dir, .shard_count = 2, .weights = run.weights});
   std::vector<float> logits(golden.logits.size());
   EngineOptions options;
   options.scheduler.chunk_tokens_max = run.chunk_tokens_max;
@@ -177,6 +179,22 @@ TEST_P(EngineFp8Golden, IsAsCloseAsTheReferencesOwnBf16RunWithForcedExperts) {
 
 TEST_P(EngineFp8Golden, IsAsCloseAsTheReferencesOwnBf16Run) {
   EXPECT_LE(Kl(false), kBf16KlMax * golden_.bf16_kl_free);
+}
+
+// Weights converted to a file and weights converted while they load are the same weights.
+TEST_P(EngineFp8Golden, ConvertedDirectoriesGiveTheSameLogitsBitForBit) {
+  const Checkpoint from = Checkpoint::Open(golden_.dir).value();
+  for (const WeightChoice choice :
+       {WeightChoice::kBf16, WeightChoice::kInt8, WeightChoice::kInt4}) {
+    const TempDir dir;
+    const std::string to = dir.path() + "/converted";
+    const absl::Status converted = ConvertCheckpoint(from, to, {.weights = choice});
+    ASSERT_TRUE(converted.ok()) << converted;
+    EXPECT_EQ(LogitsOf(golden_,
+                       {.model_dir = golden_.dir, .cache_dtype = Dtype::kBf16, .weights = choice}),
+              LogitsOf(golden_, {.model_dir = to, .cache_dtype = Dtype::kBf16}))
+        << NameOf(choice);
+  }
 }
 
 std::string TestName(const testing::TestParamInfo<std::string>& param) {

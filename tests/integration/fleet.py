@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from api import Api
+from api import Api, completion
 from processes import is_alive, pids_that_mention, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,18 +162,35 @@ class Fleet:
     def wait_ready(self, seconds=HEAL_SECONDS_MAX):
         wait_until(self.is_ready, seconds, "the API is ready")
 
+    def wait_serving(self, seconds=HEAL_SECONDS_MAX):
+        """Waits until a fault is over for good.
+
+        What /ready says may be from before the fault, and a request may wait through it while the gateway
+        has just learnt of it: only readiness after an answer is news.
+        """
+        body = completion("Once", max_tokens=1)
+        self.wait_ready(seconds)
+        wait_until(lambda: self._answers(body), seconds, "requests succeed")
+        self.wait_ready(seconds)
+
+    def _answers(self, body):
+        try:
+            return self.api.post("/v1/completions", body).status == 200
+        except OSError:
+            return False
+
     def wait_restarted(self, name, old_pid, seconds=HEAL_SECONDS_MAX):
-        """Waits until another process of that name runs and the API is ready."""
+        """Waits until another process of that name runs and requests succeed."""
 
         def is_back():
             process = self.process(name)
             return process["state"] == "running" and process["pid"] not in (0, old_pid)
 
         wait_until(is_back, seconds, f"{name} is back")
-        self.wait_ready(seconds)
+        self.wait_serving(seconds)
 
     def wait_quiet(self, seconds=10):
-        """Waits until no router has a running request and every cache block is free."""
+        """Waits until no router has a request and none holds a cache block; unheld ones may be cached."""
         admins = [self.admin(name) for name in self.names() if name.startswith("router-")]
 
         def is_quiet():

@@ -4,23 +4,44 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "libs/engine/engine_loop.h"
 #include "libs/engine/testing/inproc_cluster.h"
+#include "libs/model/testing/tiny_checkpoint.h"
 
 namespace switchyard {
 
 // What must not change, whatever the batch, the chunks, the shards or the threads.
 struct Trace {
   std::vector<TokenId> tokens;
-  std::vector<uint64_t> logits_hashes;  // By position: of the F32 bits of all its logits.
+  // By position: of the F32 bits of all its logits; 0 where the prefix cache spared them.
+  std::vector<uint64_t> logits_hashes;
+  uint32_t cached_prompt_tokens = 0;
 
   friend bool operator==(const Trace&, const Trace&) = default;
 };
 
 using Traces = std::map<RequestId, Trace>;
+
+// kF32 is the tiny checkpoint as it is. The matrices of the others end within a panel, a group of
+// scales and an FP8 block; what is not FP8 is stored in F32.
+enum class RandomModel { kF32, kRagged, kRaggedFp8, kRaggedFp8Ue8m0 };
+
+// RandomCheckpoint is a written checkpoint of random weights, removed at the end; ends the process
+// when it cannot be written. One owner; any number of Checkpoints can be opened on dir().
+class RandomCheckpoint {
+ public:
+  explicit RandomCheckpoint(RandomModel model);
+
+  const std::string& dir() const { return fp8_ ? fp8_->path() : written_.dir(); }
+
+ private:
+  TinyCheckpoint written_;
+  std::optional<TempDir> fp8_;
+};
 
 // How requests are run.
 struct RunShape {
@@ -29,6 +50,7 @@ struct RunShape {
   uint32_t cache_blocks = 512;
   uint32_t block_tokens = 16;
   Dtype cache_dtype = Dtype::kF32;
+  bool prefix_cache = false;
 };
 
 // Called after each RunOnce with the number of calls so far.
@@ -49,7 +71,12 @@ Traces RunTogether(InprocCluster& cluster, const RunShape& shape,
 Traces RunAlone(InprocCluster& cluster, const RunShape& shape,
                 const std::vector<GenerationRequest>& requests);
 
-// Compares what both have, tokens first; `actual` may lack requests. Reports the first difference.
+// One after the other on one engine, so that each finds what those before it left in the cache.
+Traces RunInTurn(InprocCluster& cluster, const RunShape& shape,
+                 const std::vector<GenerationRequest>& requests);
+
+// Compares what both have, tokens first; `actual` may lack requests, and positions that were in the
+// prefix cache. Reports the first difference.
 void ExpectSame(const Traces& expected, const Traces& actual);
 
 }  // namespace switchyard

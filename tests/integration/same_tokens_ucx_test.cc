@@ -7,7 +7,6 @@
 
 #include "gtest/gtest.h"
 
-#include "libs/model/testing/tiny_checkpoint.h"
 #include "libs/transport/ucx_transport.h"
 #include "tests/integration/same_tokens.h"
 
@@ -18,27 +17,36 @@ constexpr uint64_t kSeed = 99;
 
 class SameTokensUcx : public testing::TestWithParam<UcxOptions::Mode> {};
 
-void ExpectAsInOneProcess(UcxOptions::Mode mode, const std::string& model_dir, Dtype cache_dtype) {
-  SCOPED_TRACE(testing::Message() << "seed " << kSeed);
+struct Served {
+  std::string model_dir;
+  WeightChoice weights = WeightChoice::kAsStored;
+  Dtype cache_dtype = Dtype::kBf16;
+};
+
+void ExpectAsInOneProcess(UcxOptions::Mode mode, const Served& served,
+                          const std::vector<uint32_t>& shard_counts) {
+  SCOPED_TRACE(testing::Message() << "seed " << kSeed << ", weights " << NameOf(served.weights));
   const std::vector<GenerationRequest> requests =
-      RandomRequests(kSeed, 16, 40, ModelSpec::Load(model_dir).value().vocab_size);
+      RandomRequests(kSeed, 16, 40, ModelSpec::Load(served.model_dir).value().vocab_size);
   Traces expected;
   {
-    InprocCluster cluster({.model_dir = model_dir});
-    expected = RunAlone(cluster, {.cache_dtype = cache_dtype}, requests);
+    InprocCluster cluster({.model_dir = served.model_dir, .weights = served.weights});
+    expected = RunAlone(cluster, {.cache_dtype = served.cache_dtype}, requests);
   }
-  for (const uint32_t shards : {1U, 2U, 4U}) {
+  for (const uint32_t shards : shard_counts) {
     SCOPED_TRACE(testing::Message() << shards << " shards");
-    InprocCluster cluster({.model_dir = model_dir,
+    InprocCluster cluster({.model_dir = served.model_dir,
                            .shard_count = shards,
+                           .weights = served.weights,
                            .make_transport =
                                [mode](const std::string& /*name*/) {
                                  return CreateUcxTransport({.mode = mode}, TransportLimits{});
                                },
                            .listen_address = "127.0.0.1:0"});
     for (const uint32_t micro_batches : {1U, 2U}) {
-      const RunShape shape{
-          .chunk_tokens_max = 16, .micro_batches = micro_batches, .cache_dtype = cache_dtype};
+      const RunShape shape{.chunk_tokens_max = 16,
+                           .micro_batches = micro_batches,
+                           .cache_dtype = served.cache_dtype};
       ExpectSame(expected, RunTogether(cluster, shape, requests));
     }
   }
@@ -46,11 +54,24 @@ void ExpectAsInOneProcess(UcxOptions::Mode mode, const std::string& model_dir, D
 
 TEST_P(SameTokensUcx, OnRandomWeights) {
   const TinyCheckpoint model;
-  ExpectAsInOneProcess(GetParam(), model.dir(), Dtype::kF32);
+  ExpectAsInOneProcess(GetParam(), {.model_dir = model.dir(), .cache_dtype = Dtype::kF32},
+                       {1, 2, 4});
+}
+
+TEST_P(SameTokensUcx, ForEveryFormat) {
+  const RandomCheckpoint model(RandomModel::kRagged);
+  for (const WeightChoice weights :
+       {WeightChoice::kBf16, WeightChoice::kInt8, WeightChoice::kInt4}) {
+    ExpectAsInOneProcess(GetParam(), {.model_dir = model.dir(), .weights = weights}, {2, 4});
+  }
+  const RandomCheckpoint fp8(RandomModel::kRaggedFp8);
+  ExpectAsInOneProcess(GetParam(), {.model_dir = fp8.dir()}, {2, 4});
 }
 
 TEST_P(SameTokensUcx, OnTheDemoModel) {
-  ExpectAsInOneProcess(GetParam(), "models/demo", Dtype::kBf16);
+  ExpectAsInOneProcess(GetParam(), {.model_dir = "models/demo"}, {1, 2, 4});
+  ExpectAsInOneProcess(GetParam(), {.model_dir = "models/demo", .weights = WeightChoice::kInt4},
+                       {2});
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, SameTokensUcx,

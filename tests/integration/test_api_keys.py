@@ -44,6 +44,19 @@ def test_requests_need_a_key(locked_fleet, path, method, body):
         assert Api(api.url, key).call(method, path, body).status == 200
 
 
+def test_each_key_has_its_own_prefix_cache(locked_fleet):
+    body = completion("Once upon a time there was a fox. " * 8, max_tokens=2)
+
+    def cached_tokens(key):
+        reply = Api(locked_fleet.api.url, key).post("/v1/completions", body)
+        assert reply.status == 200, reply.text
+        return reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    assert cached_tokens(KEY) == 0
+    assert cached_tokens(KEY) > 0
+    assert cached_tokens(OTHER_KEY) == 0
+
+
 def test_health_needs_no_key_and_keys_are_not_logged(locked_fleet):
     assert locked_fleet.api.get("/ready").status == 200
     assert locked_fleet.api.get("/live").status == 200

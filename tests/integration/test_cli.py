@@ -44,10 +44,15 @@ def assert_refused(done, state_dir, code, *words):
         (["up", "--model", DEMO_MODEL, "--shards", "many"], "shards"),
         (["up", "--model", DEMO_MODEL, "--no-such-option", "1"], "no-such-option"),
         (["up", "--model", DEMO_MODEL, "--port", "70000"], "port"),
+        (["up", "--model", DEMO_MODEL, "--weights", "nonsense"], '--weights.*"nonsense" is none of auto, bf16, int8'),
         (["up", "--model", DEMO_MODEL, "stray"], "stray"),
         (["up", "--model"], "--model needs a value"),
         (["kill"], ""),
         (["inspect"], "directory"),
+        (["inspect", DEMO_MODEL, "--weights", "int3"], "int3"),
+        (["convert", DEMO_MODEL], "directory"),
+        (["convert", DEMO_MODEL, "out"], "--weights"),
+        (["manifest"], "directory"),
         (["chat", "--no-such-option"], "no-such-option"),
         (["no-such-command"], "no-such-command"),
     ],
@@ -63,7 +68,9 @@ def test_wrong_usage_is_told(words, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "up", "down", "status", "kill", "chat", "inspect"], ids=lambda name: name or "none"
+    "command",
+    ["", "up", "down", "status", "kill", "chat", "inspect", "convert", "manifest"],
+    ids=lambda name: name or "none",
 )
 def test_help_is_there(command):
     done = run_switchyard(*([command] if command else []), "--help")
@@ -130,6 +137,26 @@ def point_outside(header):
     header["model.norm.weight"]["data_offsets"] = [2**40, 2**40 + size]
 
 
+def name_as_fp8(header):
+    """The bytes of a BF16 matrix as twice as many FP8 codes, without scales and against config.json."""
+    tensor = header["model.layers.1.self_attn.o_proj.weight"]
+    tensor["dtype"], tensor["shape"] = "F8_E4M3", [tensor["shape"][0], tensor["shape"][1] * 2]
+
+
+def with_wrong_manifest(dir):
+    """The manifest of other weights of the same names."""
+    replace_file(dir, MANIFEST, b"")
+    names = sorted(path.name for path in dir.iterdir() if path.name != MANIFEST)
+    files = [
+        {"name": name, "size": (dir / name).stat().st_size, "sha256": "0" * 64, "header_sha256": "0" * 64}
+        for name in names
+    ]
+    manifest = {"version": 1, "weights": "auto", "source_digest": "", "files": files}
+    (dir / MANIFEST).write_text(json.dumps(manifest))
+    return dir
+
+
+MANIFEST = "switchyard.manifest.json"
 HOSTILE_MODELS = {
     "truncated-weights": (with_truncated_weights, ["safetensors"]),
     "huge-header-length": (with_huge_header_length, ["safetensors", "header"]),
@@ -145,6 +172,12 @@ HOSTILE_MODELS = {
     "config-huge": (lambda dir: change_config(dir, num_hidden_layers=2**31 - 1), ["num_hidden_layers|layer"]),
     "config-negative": (lambda dir: change_config(dir, n_routed_experts=-4), ["n_routed_experts"]),
     "other-architecture": (lambda dir: change_config(dir, model_type="llama"), ["model_type|llama|architecture"]),
+    "unknown-quantisation": (
+        lambda dir: change_config(dir, quantization_config={"quant_method": "awq"}),
+        ["quant_method", "awq"],
+    ),
+    "undeclared-fp8": (lambda dir: change_header(dir, name_as_fp8), ["safetensors", "o_proj.weight", "F8_E4M3"]),
+    "wrong-manifest": (with_wrong_manifest, ["config.json", "manifest"]),
     "no-tokenizer": (lambda dir: link_demo(dir, without=["tokenizer.json"]), ["tokenizer.json"]),
     "garbage-tokenizer": (lambda dir: replace_file(dir, "tokenizer.json", b"[]"), ["tokenizer"]),
     "weights-only": (copy_golden, ["tokenizer.json"]),
@@ -166,6 +199,26 @@ def test_inspect_refuses_a_hostile_model(name, tmp_path):
     done = run_switchyard("inspect", make(tmp_path / "model"))
     assert done.returncode == FAILED
     assert re.search(words[0], done.stderr)
+
+
+def test_convert_writes_what_can_be_inspected_and_checked(tmp_path):
+    out = tmp_path / "int8"
+    done = run_switchyard("convert", DEMO_MODEL, out, "--weights", "int8")
+    assert done.returncode == DONE, done.stderr
+    shown = run_switchyard("inspect", out, "--json")
+    report = json.loads(shown.stdout)
+    assert (report["stored"], report["manifest"]) == ("int8", True)
+    asked = json.loads(run_switchyard("inspect", DEMO_MODEL, "--weights", "int8", "--json").stdout)
+    assert report["router_bytes"] == asked["router_bytes"] and report["shard_bytes"] == asked["shard_bytes"]
+    assert run_switchyard("manifest", out, "--check").returncode == DONE
+    weights = next(out.glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    damaged = run_switchyard("manifest", out, "--check")
+    assert damaged.returncode == FAILED and weights.name in damaged.stderr
+    again = run_switchyard("convert", DEMO_MODEL, out, "--weights", "int4")
+    assert again.returncode == FAILED and "already" in again.stderr
 
 
 def test_inspect_describes_the_demo_model():

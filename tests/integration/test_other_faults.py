@@ -26,12 +26,7 @@ def open_streams(fleet, count=6, max_tokens=1600):
 
 
 def assert_heals(fleet, text_before):
-    fleet.wait_ready()
-    wait_until(
-        lambda: fleet.api.post("/v1/completions", EXPECTED).status == 200,
-        HEAL_SECONDS_MAX,
-        "new requests succeed",
-    )
+    fleet.wait_serving()
     assert fleet.api.text("/v1/completions", EXPECTED) == text_before
     fleet.wait_quiet()
 

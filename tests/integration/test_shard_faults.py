@@ -7,8 +7,7 @@ import threading
 import pytest
 
 from api import OpenStreams, chat, completion
-from fleet import HEAL_SECONDS_MAX, Fleet
-from processes import wait_until
+from fleet import Fleet
 
 CALL_SECONDS = 2  # Deadline of an expert call.
 UNREADY_SECONDS = 5  # How long a router lets requests wait for experts that nobody holds.
@@ -102,12 +101,7 @@ def assert_one_request_ends(fleet):
 
 
 def assert_healed(fleet, text_before):
-    fleet.wait_ready()
-    wait_until(
-        lambda: fleet.api.post("/v1/completions", EXPECTED).status == 200,
-        HEAL_SECONDS_MAX,
-        "new requests succeed",
-    )
+    fleet.wait_serving()
     assert fleet.api.text("/v1/completions", EXPECTED) == text_before
     fleet.wait_quiet()
 

@@ -290,8 +290,8 @@ class Fp8Matrix {
     const std::vector<uint64_t> blocks = {(tensor_.shape[0] + kBlock - 1) / kBlock,
                                           (tensor_.shape[1] + kBlock - 1) / kBlock};
     writer.AddRaw(name, tensor_.shape, "F8_E4M3", codes_);
-    writer.AddRaw(name + "_scale_inv", blocks,
-                  scales_ == Fp8Scales::kF32 ? "F32" : "F8_E8M0", scale_bytes_);
+    writer.AddRaw(name + "_scale_inv", blocks, scales_ == Fp8Scales::kF32 ? "F32" : "F8_E8M0",
+                  scale_bytes_);
   }
 
  private:

@@ -1,4 +1,4 @@
-#include "libs/kernels/testing/machine_peaks.h"
+#include "libs/kernels/machine_peaks.h"
 
 #include <algorithm>
 #include <barrier>
