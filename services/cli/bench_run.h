@@ -23,8 +23,8 @@ struct BenchCase {
 using TimeShares = std::map<std::string, double>;
 
 struct BenchResult {
-  double seconds = 0;        // From the first request's start to the last token.
-  double first_seconds = 0;  // Until every request had its first token.
+  double seconds = 0;           // From the first request's start to the last token.
+  double first_seconds = 0;     // Until every request had its first token.
   std::vector<double> gaps_ms;  // Between the tokens of a request, ascending.
 };
 
