@@ -38,7 +38,7 @@ void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& wan
   }
 }
 
-// Random weights behind an odd address, as in a mapped checkpoint.
+// Random weights behind an odd address, as tensors in a file have.
 class OddWeights {
  public:
   OddWeights(Rng& rng, uint32_t rows, uint32_t columns, Dtype dtype) {

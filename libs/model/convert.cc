@@ -398,6 +398,25 @@ absl::Status Rename(const std::string& from, const std::string& to) {
   return error ? Unavailable("rename {} to {}: {}", from, to, error.message()) : absl::OkStatus();
 }
 
+// Whether `path` lies in `folder` or is it; both as the file system has them.
+bool IsWithin(const fs::path& path, const fs::path& folder) {
+  const fs::path relative = path.lexically_relative(folder);
+  return !relative.empty() && *relative.begin() != "..";
+}
+
+// What is written and removed must not be or hold the source.
+absl::Status CheckApart(const std::string& source, const std::vector<std::string>& written) {
+  std::error_code error;
+  const fs::path from = fs::weakly_canonical(source, error);
+  for (const std::string& path : written) {
+    const fs::path to = fs::weakly_canonical(path, error);
+    if (error || IsWithin(from, to)) {
+      return InvalidArgument("the source {} lies in {}, which would be replaced", source, path);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ConvertCheckpoint(const Checkpoint& from, const std::string& to,
@@ -413,6 +432,12 @@ absl::Status ConvertCheckpoint(const Checkpoint& from, const std::string& to,
     return InvalidArgument("{} is not replaced: it is no model directory, or the source", to);
   }
   const std::string partial = to + ".partial";
+  const std::string before = to + ".before";
+  SY_RETURN_IF_ERROR(CheckApart(from.catalog().dir(), {to, partial, before}));
+  if (fs::exists(before, error)) {
+    return absl::AlreadyExistsError(
+        fmt::format("{} is left from an interrupted conversion: move it away first", before));
+  }
   fs::remove_all(partial, error);
   if (!fs::create_directories(partial, error)) {
     return Unavailable("create {}: {}", partial, error.message());
@@ -424,9 +449,11 @@ absl::Status ConvertCheckpoint(const Checkpoint& from, const std::string& to,
   if (!exists) {
     return Rename(partial, to);
   }
-  const std::string before = to + ".before";
   SY_RETURN_IF_ERROR(Rename(to, before));
-  SY_RETURN_IF_ERROR(Rename(partial, to));
+  if (const absl::Status renamed = Rename(partial, to); !renamed.ok()) {
+    Rename(before, to).IgnoreError();
+    return renamed;
+  }
   fs::remove_all(before, error);
   return absl::OkStatus();
 }

@@ -155,6 +155,19 @@ TEST_F(Converted, RefusesToOverwriteUnlessAskedAndThenReplaces) {
   EXPECT_TRUE(std::filesystem::exists(tiny_.dir() + "/config.json"));
 }
 
+TEST_F(Converted, LeavesASourceAloneThatLiesWhereItWouldWrite) {
+  for (const std::string suffix : {".partial", ".before", "/inner"}) {
+    const std::string target = dir_.path() + "/target";
+    const std::string source = target + suffix;
+    std::filesystem::create_directories(source);
+    std::filesystem::copy(tiny_.dir(), source);
+    EXPECT_FALSE(ConvertCheckpoint(OpenOrDie(source), target, {.replace = true}).ok()) << suffix;
+    EXPECT_TRUE(std::filesystem::exists(source + "/config.json")) << suffix;
+    std::filesystem::remove_all(source);
+    std::filesystem::remove_all(target);
+  }
+}
+
 TEST_F(Converted, AManifestThatDoesNotFitIsRefusedNamingTheFile) {
   const std::string weights = OpenOrDie(to_).catalog().files().front().path();
   const std::string name = std::filesystem::path(weights).filename().string();

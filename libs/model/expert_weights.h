@@ -10,8 +10,8 @@ namespace switchyard {
 // Weights of one SwiGLU feed-forward network: down( silu(gate x) * (up x) ). Used for routed
 // experts, the shared expert and dense layers.
 //
-// gate and up have one format. Any thread; the views live while `owner` does (a mapped checkpoint
-// or a repacked copy).
+// gate and up have one format. Any thread; the views live while `owner` does (packed copies,
+// mostly).
 struct ExpertWeights {
   PackedMatrix gate;  // [intermediate, hidden]
   PackedMatrix up;    // [intermediate, hidden]

@@ -16,7 +16,7 @@ std::atomic<uint64_t> allocation_count = 0;
 
 }  // namespace
 
-void* operator new(size_t size) {
+__attribute__((noinline)) void* operator new(size_t size) {
   allocation_count.fetch_add(1, std::memory_order_relaxed);
   void* const memory = std::malloc(size);
   if (memory == nullptr) {
@@ -25,9 +25,11 @@ void* operator new(size_t size) {
   return memory;
 }
 
-void operator delete(void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
 
-void operator delete(void* memory, size_t /*size*/) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, size_t /*size*/) noexcept {
+  std::free(memory);
+}
 
 namespace switchyard {
 namespace {

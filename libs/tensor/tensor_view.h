@@ -9,7 +9,7 @@
 namespace switchyard {
 
 // MatrixView is a read-only row-major matrix [rows, columns] of weights, not owned. A vector has
-// one row. `data` may be unaligned (it can point into a memory-mapped checkpoint).
+// one row. `data` may be unaligned (as tensors in a file are).
 //
 // Any thread; valid while its owner lives.
 struct MatrixView {

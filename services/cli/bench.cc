@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -229,14 +230,38 @@ double PrefillRate(const BenchCase& load, const BenchResult& result) {
   return static_cast<double>(load.prompt_tokens) * load.batch / result.first_seconds;
 }
 
-// Tokens after the first of each request, per second of the whole time less the steps that computed
-// prompts. Arrival times of single tokens would not do: several may wait in a socket together.
+// The smaller of two figures, each of which may be too large: tokens after the first of each
+// request per second of the whole time less the steps that computed prompts (some of which made
+// tokens, too), and tokens that came after every request had its first per second from then on
+// (tokens may have waited in a socket before they were seen).
 double DecodeRate(const BenchCase& load, const BenchResult& result, const TimeShares& spent) {
   const double tokens = static_cast<double>(load.generated_tokens - 1) * load.batch;
-  return tokens / (result.seconds - spent.at("step/prefill"));
+  const double by_steps = tokens / (result.seconds - spent.at("step/prefill"));
+  const double later_seconds = result.seconds - result.first_seconds;
+  return later_seconds > 0 ? std::min(by_steps, result.later_tokens / later_seconds) : by_steps;
+}
+
+// Set by SIGINT and SIGTERM; looked at between two rounds.
+volatile std::sig_atomic_t interrupted = 0;
+
+// RunUp() leaves both signals blocked.
+void ListenForInterrupts() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_flags = SA_RESTART;
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM}) {
+    ::sigaction(number, &action, nullptr);
+    sigaddset(&signals, number);
+  }
+  ::sigprocmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
 absl::Status RunRound(const BenchFleet& fleet, CaseReport& report) {
+  if (interrupted != 0) {
+    return absl::CancelledError("interrupted");
+  }
   SY_ASSIGN_OR_RETURN(const TimeShares before,
                       ReadTimeShares(fleet.router_metrics, fleet.shard_metrics));
   SY_ASSIGN_OR_RETURN(const BenchResult result, RunBenchCase(fleet.router_grpc, report.load));
@@ -313,9 +338,11 @@ int RunBench(const std::vector<std::string>& words, const std::string& bin_dir) 
   {
     const StdoutToStderr quiet;
     if (const int started = RunUp(up_words, bin_dir); started != kExitOk) {
+      std::fprintf(stderr, "switchyard bench: logs are in %s/logs\n", state_path.c_str());
       return started;
     }
   }
+  ListenForInterrupts();
   const StateDir state_dir(state_path);
   absl::Status status = absl::OkStatus();
   if (const auto fleet = FindFleet(state_dir); fleet.ok()) {

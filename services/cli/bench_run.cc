@@ -45,6 +45,8 @@ v1::GenerateRequest MakeRequest(const BenchCase& load, uint32_t index) {
     request.add_prompt_tokens(static_cast<uint32_t>(rng.Next() % load.vocab_size));
   }
   request.set_max_tokens(load.generated_tokens);
+  // Nothing of one request may be found in the cache by another.
+  request.set_cache_salt(fmt::format("{}/{}/{}", load.seed, load.prompt_tokens, index));
   return request;
 }
 
@@ -59,6 +61,8 @@ BenchResult Evaluate(const std::vector<Stream>& streams, Instant begin) {
                      .first_seconds = ToSeconds(all_started - begin)};
   for (const Stream& stream : streams) {
     const std::vector<Instant>& times = stream.token_times;
+    result.later_tokens += static_cast<double>(
+        std::ranges::count_if(times, [all_started](Instant time) { return time > all_started; }));
     for (size_t i = 1; i < times.size(); ++i) {
       result.gaps_ms.push_back(ToSeconds(times[i] - times[i - 1]) * 1e3);
     }

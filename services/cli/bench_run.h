@@ -23,6 +23,7 @@ struct BenchCase {
 using TimeShares = std::map<std::string, double>;
 
 struct BenchResult {
+  double later_tokens = 0;      // That came after every request had its first.
   double seconds = 0;           // From the first request's start to the last token.
   double first_seconds = 0;     // Until every request had its first token.
   std::vector<double> gaps_ms;  // Between the tokens of a request, ascending.

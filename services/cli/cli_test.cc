@@ -7,6 +7,7 @@
 #include "libs/base/file.h"
 #include "libs/base/status.h"
 #include "services/cli/arguments.h"
+#include "services/cli/bench_limits.h"
 #include "services/cli/fleet.h"
 #include "services/cli/fleet_view.h"
 #include "services/cli/sse_reader.h"
@@ -38,6 +39,26 @@ TEST(Arguments, SaysWhatIsWrong) {
   EXPECT_FALSE(Arguments({"--port"}, {}).Finish().ok());
   EXPECT_EQ(MessageOf(Arguments({"--model", "--port", "1"}, {}).Finish()), "--model needs a value");
   EXPECT_FALSE(Arguments({"extra"}, {}).Finish().ok());
+}
+
+TEST(CostOfStep, CountsEachActivatedExpertOnceAndTheHeadWhereItIsWanted) {
+  const ModelCost model{.router_bytes = 100,
+                        .head_bytes = 20,
+                        .expert_bytes = 10,
+                        .router_weights = 50,
+                        .head_weights = 10,
+                        .expert_weights = 5,
+                        .moe_layer_count = 2,
+                        .expert_count = 4,
+                        .top_k = 1};
+  const StepCost one = CostOfStep(model, 1, 1);
+  EXPECT_DOUBLE_EQ(one.bytes, 100 + 2 * 1 * 10);
+  EXPECT_DOUBLE_EQ(one.operations, 2.0 * (50 + 2 * 5));
+  const StepCost two = CostOfStep(model, 2, 0);
+  EXPECT_DOUBLE_EQ(two.bytes, 80 + 2 * 1.75 * 10);  // 4 (1 - 0.75^2) experts a layer.
+  EXPECT_DOUBLE_EQ(two.operations, 2.0 * 2 * (40 + 2 * 5));
+  const MachinePeaks peaks{.read_bytes_per_second = 10, .bf16_flops = 1e9};
+  EXPECT_DOUBLE_EQ(LimitSeconds(model, two, peaks), 11.5);
 }
 
 TEST(RenderConfig, GivesARestartedProcessItsOldAddresses) {

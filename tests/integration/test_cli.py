@@ -1,6 +1,7 @@
 """The command line as a user meets it: its errors, exit codes and reports, and nothing left running."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -69,12 +70,32 @@ def test_wrong_usage_is_told(words, message, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "up", "down", "status", "kill", "chat", "inspect", "convert", "manifest"],
+    ["", "up", "down", "status", "kill", "chat", "inspect", "convert", "manifest", "bench"],
     ids=lambda name: name or "none",
 )
 def test_help_is_there(command):
     done = run_switchyard(*([command] if command else []), "--help")
     assert done.returncode == DONE and "switchyard" in done.stdout
+
+
+def test_bench_measures_and_leaves_nothing_behind(tmp_path):
+    done = run_switchyard(
+        "bench", "--model", DEMO_MODEL, "--batch", "1,3", "--prefill-tokens", "40",
+        "--generated-tokens", "8", "--rounds", "1", "--json", env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.returncode == DONE, done
+    cases = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(case["case"], case["batch"]) for case in cases] == [
+        ("decode", 1), ("decode", 3), ("prefill", 1),
+    ]
+    for case in cases:
+        assert case["tokens_per_second"] > 0 and case["limit_tokens_per_second"] > 0
+        seconds = case["seconds"]
+        stages = sum(value for name, value in seconds.items() if name.startswith("stage/"))
+        steps = seconds["step/decode"] + seconds["step/prefill"]
+        assert 0.9 * steps < stages <= steps
+    assert not list(tmp_path.iterdir())
+    assert not pids_that_mention(tmp_path)
 
 
 def test_without_arguments_it_explains_itself():
