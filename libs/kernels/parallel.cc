@@ -157,32 +157,31 @@ uint32_t GroupColumns(uint32_t column_count, size_t group_count, uint32_t thread
   return std::min(RoundUp(columns, kColumnGrain), RoundUp(column_count, kColumnGrain));
 }
 
+// Runs multiply(part) for tiles of the columns of `args` (GemmArgs or PackedGemmArgs) over the
+// pool, or for all of them here when `work` nanoseconds are not worth a hand-over.
+template <typename Args, typename Multiply>
+void SpreadColumns(ComputePool& pool, const Args& args, uint64_t work, const Multiply& multiply) {
+  const uint32_t column_count = args.column_end - args.column_begin;
+  const uint32_t step = ColumnsPerTile(column_count, work, pool.thread_count());
+  if (step >= column_count) {
+    multiply(args);
+    return;
+  }
+  pool.Run(CeilDivide(column_count, step), [&](uint32_t tile) {
+    Args part = args;
+    part.column_begin += tile * step;
+    part.column_end = std::min(part.column_begin + step, args.column_end);
+    multiply(part);
+  });
+}
+
 }  // namespace
 
 void ParallelGemm(const Kernels& kernels, ComputePool& pool, const GemmArgs& args) {
-  const uint32_t column_count = args.column_end - args.column_begin;
-  const uint64_t weight_count = uint64_t{column_count} * args.w.columns;
+  const uint64_t weight_count = uint64_t{args.column_end - args.column_begin} * args.w.columns;
   const uint64_t work = EstimateNs(ActivationForm::kF32, weight_count * BytesOf(args.w.dtype),
                                    weight_count * args.row_count);
-  const uint32_t step = ColumnsPerTile(column_count, work, pool.thread_count());
-  if (step >= column_count) {
-    kernels.gemm(args);
-    return;
-  }
-
-  struct Context {
-    const Kernels& kernels;
-    const GemmArgs& args;
-    uint32_t step;
-  };
-
-  const Context context{.kernels = kernels, .args = args, .step = step};
-  pool.Run(CeilDivide(column_count, step), [&context](uint32_t tile) {
-    GemmArgs part = context.args;
-    part.column_begin += tile * context.step;
-    part.column_end = std::min(part.column_begin + context.step, context.args.column_end);
-    context.kernels.gemm(part);
-  });
+  SpreadColumns(pool, args, work, [&kernels](const GemmArgs& part) { kernels.gemm(part); });
 }
 
 void PackedGemm(const Kernels& kernels, const PackedGemmArgs& args) {
@@ -246,29 +245,11 @@ ActivationView PrepareRows(const Kernels& kernels, ComputePool& pool, const Prep
 
 void ParallelPackedGemm(const Kernels& kernels, ComputePool& pool, const PackedGemmArgs& args) {
   const uint32_t column_count = args.column_end - args.column_begin;
-  const uint64_t weight_count = uint64_t{column_count} * args.w.columns;
   const uint64_t work =
       EstimateNs(args.x.form, PackedBytes(args.w.format, column_count, args.w.columns),
-                 weight_count * args.x.row_count);
-  const uint32_t step = ColumnsPerTile(column_count, work, pool.thread_count());
-  if (step >= column_count) {
-    PackedGemm(kernels, args);
-    return;
-  }
-
-  struct Context {
-    const Kernels& kernels;
-    const PackedGemmArgs& args;
-    uint32_t step;
-  };
-
-  const Context context{.kernels = kernels, .args = args, .step = step};
-  pool.Run(CeilDivide(column_count, step), [&context](uint32_t tile) {
-    PackedGemmArgs part = context.args;
-    part.column_begin += tile * context.step;
-    part.column_end = std::min(part.column_begin + context.step, context.args.column_end);
-    PackedGemm(context.kernels, part);
-  });
+                 uint64_t{column_count} * args.w.columns * args.x.row_count);
+  SpreadColumns(pool, args, work,
+                [&kernels](const PackedGemmArgs& part) { PackedGemm(kernels, part); });
 }
 
 void GroupedFfn(const Kernels& kernels, ComputePool& pool, const GroupedFfnArgs& args) {
