@@ -260,8 +260,8 @@ bool Dispatcher::Impl::HasCredits(const ShardLink& link, uint32_t entries) const
           uint64_t{link.entries_in_flight} + entries <= link.entry_credits);
 }
 
-// One frame per shard in turn, so that all shards get work early. Callbacks from within Send() do
-// not recurse: the loop goes on until nothing moves.
+// All frames of one shard before the next shard's, so that the first can begin while others are
+// sent to. Callbacks from within Send() do not recurse: the loop goes on until nothing moves.
 void Dispatcher::Impl::PumpAll() {
   if (pumping_ || frames_waiting_ == 0) {
     return;
@@ -270,7 +270,9 @@ void Dispatcher::Impl::PumpAll() {
   for (bool moved = true; moved;) {
     moved = false;
     for (size_t i = 0; i < links_.size(); ++i) {
-      moved = PumpOne(*links_[i]) || moved;
+      while (PumpOne(*links_[i])) {
+        moved = true;
+      }
     }
   }
   pumping_ = false;
@@ -326,6 +328,19 @@ bool Dispatcher::Impl::PumpOne(ShardLink& link) {
   return false;
 }
 
+// Whether the frame after this one, of the same call to the same shard, can be sent right behind
+// it.
+bool Dispatcher::Impl::MoreFollows(const Call& call, const FragmentRef& ref) const {
+  const ShardLink& link = *call.fragments[ref.fragment].link;
+  if (link.outbox.size() < 2 || link.outbox[1].call_number != ref.call_number) {
+    return false;
+  }
+  const uint64_t entries = uint64_t{link.entries_in_flight} +
+                           call.plan.fragments[ref.fragment].entry_count +
+                           call.plan.fragments[link.outbox[1].fragment].entry_count;
+  return link.in_flight.size() + 1 < options_.shard_frames_max && entries <= link.entry_credits;
+}
+
 absl::StatusOr<size_t> Dispatcher::Impl::Encode(const Call& call, const FragmentRef& ref,
                                                 std::span<std::byte> out) {
   const FragmentPlan& plan = call.plan.fragments[ref.fragment];
@@ -346,6 +361,7 @@ absl::StatusOr<size_t> Dispatcher::Impl::Encode(const Call& call, const Fragment
   header.fragment_count = static_cast<uint16_t>(call.fragments.size() & UINT16_MAX);
   header.micro_batch = static_cast<uint16_t>(ref.slot);
   header.attempt = fragment.attempt;
+  header.more_follows = MoreFollows(call, ref) ? 1 : 0;
 
   const auto table =
       std::as_bytes(std::span(call.plan.entries).subspan(plan.first_entry, plan.entry_count));

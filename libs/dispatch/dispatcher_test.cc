@@ -23,6 +23,8 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr uint32_t kHidden = 4;
+constexpr uint32_t kFrameRows = kFrameRowBytesMax / (kHidden * sizeof(float));
+constexpr uint32_t kRowsMax = kFrameRows + 1;
 
 // A shard of one expert that doubles rows, and does to its answers what the test says.
 class ScriptedShard final : public TransportHandler {
@@ -135,7 +137,7 @@ class DispatcherTest : public ::testing::Test {
             .model_digest = "d",
             .numerics_id = "n",
             .incarnation = Incarnation(3),
-            .rows_max = 2,
+            .rows_max = kRowsMax,
             .tickets_max = 2,
             .call_deadline = std::chrono::milliseconds(100)};
   }
@@ -172,6 +174,37 @@ TEST_F(DispatcherTest, CallsAndCounts) {
   EXPECT_EQ(out_, (std::vector<float>{2, 4, 6, 8}));
   EXPECT_EQ(metrics_.rpc_ok.value(), 1.0);
   EXPECT_EQ(metrics_.ShardConnected(ShardId(0)).value(), 1.0);
+}
+
+// A frame says that another follows only when that one can be sent without waiting for an answer.
+TEST_F(DispatcherTest, SaysWhichFramesAreFollowedByMore) {
+  const std::vector<float> rows(size_t{kRowsMax} * kHidden, 1.0F);
+  const std::vector<uint16_t> experts(kRowsMax);
+  std::vector<float> out(rows.size());
+  std::vector<int> follows;
+  shard_.answer = [&](FrameHeader& header, std::vector<float>& /*rows*/) {
+    follows.push_back(header.more_follows);
+    header.more_follows = 0;
+  };
+  shard_.hello.entry_credits = kRowsMax;
+  Run(20);
+  const RoutedRows two_frames{
+      .layer = LayerId(0), .row_count = kRowsMax, .rows = rows, .experts = experts};
+  const auto call = [&] {
+    const absl::StatusOr<DispatchTicket> ticket = dispatcher_.Send(two_frames);
+    return ticket.ok() ? dispatcher_.Await(*ticket, out) : ticket.status();
+  };
+  ASSERT_TRUE(call().ok());
+  EXPECT_EQ(follows, (std::vector<int>{1, 0}));
+  EXPECT_EQ(out.back(), 2.0F);
+
+  follows.clear();
+  shard_.hello.entry_credits = kFrameRows;
+  shard_.incarnation = 6;
+  SetPlacement(2, 6);
+  Run(20);
+  ASSERT_TRUE(call().ok());
+  EXPECT_EQ(follows, (std::vector<int>{0, 0}));
 }
 
 TEST_F(DispatcherTest, RefusesAnswersOfAnotherShapeOrNotFinite) {
@@ -281,9 +314,10 @@ TEST_F(DispatcherTest, AnswersOtherThanOkBecomeTheirStatus) {
 
 TEST_F(DispatcherTest, RefusesTooMuchAndWhatIsNotFinite) {
   Run(20);
-  const std::vector<float> rows(3 * kHidden);
-  const std::vector<uint16_t> experts(3);
-  const RoutedRows many{.layer = LayerId(0), .row_count = 3, .rows = rows, .experts = experts};
+  const std::vector<float> rows((kRowsMax + 1) * kHidden);
+  const std::vector<uint16_t> experts(kRowsMax + 1);
+  const RoutedRows many{
+      .layer = LayerId(0), .row_count = kRowsMax + 1, .rows = rows, .experts = experts};
   EXPECT_EQ(dispatcher_.Send(many).status().code(), absl::StatusCode::kInvalidArgument);
   const absl::StatusOr<DispatchTicket> a = dispatcher_.Send(Rows());
   const absl::StatusOr<DispatchTicket> b = dispatcher_.Send(Rows());

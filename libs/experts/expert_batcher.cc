@@ -71,22 +71,40 @@ ExpertBatcher::AddResult ExpertBatcher::Add(PeerHandle peer, const ParsedFrame& 
     queued->entries[i] = frame.entries[i];
   }
   SY_CHECK(header.layer < layers_.size());
-  std::deque<FramePointer>& layer = layers_[header.layer];
-  if (layer.empty()) {
+  LayerQueue& layer = layers_[header.layer];
+  if (layer.frames.empty()) {
     order_.push_back(header.layer);
   }
+  layer.pairs += header.entry_count;
+  layer.hold_until = header.more_follows == 0 ? now : now + limits_.hold_max;
   queued_rows_ += header.entry_count;
   queued_bytes_ += queued->byte_size();
-  layer.push_back(std::move(queued));
+  layer.frames.push_back(std::move(queued));
   return AddResult::kQueued;
 }
 
-bool ExpertBatcher::RunBatch(size_t frames_max,
+// A full batch waits for nobody.
+Instant ExpertBatcher::DueAt(const LayerQueue& queue) const {
+  return queue.pairs >= limits_.batch_rows_max ? Instant::min() : queue.hold_until;
+}
+
+Instant ExpertBatcher::next_due() const {
+  Instant due = Instant::max();
+  for (const uint16_t layer : order_) {
+    due = std::min(due, DueAt(layers_[layer]));
+  }
+  return due;
+}
+
+bool ExpertBatcher::RunBatch(Instant now, size_t frames_max,
                              const std::function<bool(const QueuedFrame&)>& wanted,
                              const AnswerFunction& answer) {
-  if (order_.empty() || frames_max == 0) {
+  const auto due =
+      std::ranges::find_if(order_, [&](uint16_t number) { return DueAt(layers_[number]) <= now; });
+  if (due == order_.end() || frames_max == 0) {
     return false;
   }
+  std::rotate(order_.begin(), due, due + 1);
   const LayerId layer(order_.front());
   TakeFrames(frames_max, wanted);
   if (!batch_.empty()) {
@@ -101,7 +119,8 @@ bool ExpertBatcher::RunBatch(size_t frames_max,
 
 void ExpertBatcher::TakeFrames(size_t frames_max,
                                const std::function<bool(const QueuedFrame&)>& wanted) {
-  std::deque<FramePointer>& layer = layers_[order_.front()];
+  LayerQueue& queue = layers_[order_.front()];
+  std::deque<FramePointer>& layer = queue.frames;
   uint32_t rows = 0;
   batch_.clear();
   batch_rows_ = 0;
@@ -112,6 +131,7 @@ void ExpertBatcher::TakeFrames(size_t frames_max,
     }
     FramePointer frame = std::move(layer.front());
     layer.pop_front();
+    queue.pairs -= entries;
     queued_rows_ -= entries;
     queued_bytes_ -= frame->byte_size();
     if (wanted(*frame)) {

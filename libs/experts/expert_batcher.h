@@ -36,10 +36,13 @@ struct BatcherLimits {
   uint32_t queued_rows_max = 65536;  // (row, expert) pairs.
   size_t queued_bytes_max = 256 * 1024 * 1024;
   uint32_t batch_rows_max = 4096;  // Pairs per grouped FFN; one frame may exceed it.
+  // How long frames wait for those that follow them (FrameHeader::more_follows), so that an
+  // expert's weights are read once for all of its rows.
+  Duration hold_max = std::chrono::milliseconds(2);
 };
 
 // ExpertBatcher queues frames by layer and computes those that wait together as one grouped FFN.
-// The layer whose frame is oldest goes first.
+// The layer whose frame is oldest goes first, unless it waits for frames that follow.
 //
 // One owner. All arguments of the constructor outlive it.
 class ExpertBatcher {
@@ -58,9 +61,13 @@ class ExpertBatcher {
 
   // Takes at most `frames_max` frames of one layer and answers each exactly once, in the order of
   // arrival. Frames for which `wanted` says false go without an answer. A frame with an expert that
-  // is absent is answered kUnknownExpert. False when nothing waited.
-  bool RunBatch(size_t frames_max, const std::function<bool(const QueuedFrame&)>& wanted,
+  // is absent is answered kUnknownExpert. False when nothing was due.
+  bool RunBatch(Instant now, size_t frames_max,
+                const std::function<bool(const QueuedFrame&)>& wanted,
                 const AnswerFunction& answer);
+
+  // When RunBatch() has something to do though nothing is added; Instant::max() for never.
+  Instant next_due() const;
 
   bool empty() const { return order_.empty(); }
 
@@ -72,7 +79,15 @@ class ExpertBatcher {
  private:
   using FramePointer = std::unique_ptr<QueuedFrame>;
 
+  // Frames of one decoder layer, oldest first.
+  struct LayerQueue {
+    std::deque<FramePointer> frames;
+    uint32_t pairs = 0;
+    Instant hold_until;  // More frames are to come by then.
+  };
+
   FramePointer TakeFree();
+  Instant DueAt(const LayerQueue& queue) const;
   void TakeFrames(size_t frames_max, const std::function<bool(const QueuedFrame&)>& wanted);
   void FindExperts(LayerId layer);
   bool HasAllExperts(const QueuedFrame& frame) const;
@@ -88,8 +103,8 @@ class ExpertBatcher {
   ComputePool& pool_;
   LoadCounter& load_;
 
-  std::vector<std::deque<FramePointer>> layers_;  // By decoder layer.
-  std::deque<uint16_t> order_;                    // Layers with frames, oldest first.
+  std::vector<LayerQueue> layers_;  // By decoder layer.
+  std::deque<uint16_t> order_;      // Layers with frames, oldest first.
   uint32_t queued_rows_ = 0;
   size_t queued_bytes_ = 0;
   std::vector<FramePointer> free_;

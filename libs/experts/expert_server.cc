@@ -53,6 +53,7 @@ FrameHeader AnswerTo(const FrameHeader& request) {
   header.crc = 0;
   header.remaining_us = 0;
   header.row_count = 0;
+  header.more_follows = 0;
   std::ranges::fill(header.reserved, uint8_t{0});
   return header;
 }
@@ -105,12 +106,12 @@ class ExpertServer::Impl {
       const size_t buffers = pool_.buffer_count_max() - pool_.leased_count();
       const Instant begin = clock_.Now();
       const bool took = batcher_.RunBatch(
-          buffers, [&](const QueuedFrame& frame) { return Take(frame, begin); },
+          begin, buffers, [&](const QueuedFrame& frame) { return Take(frame, begin); },
           [&](const QueuedFrame& frame, FrameStatus status, std::span<const float* const> rows) {
             AnswerFrame(frame, status, rows);
           });
       if (!took) {
-        break;  // All reply buffers are out; OnSendDone brings them back.
+        break;  // More is to come, or all reply buffers are out and OnSendDone brings them back.
       }
       ran = true;
       if (batcher_.last_batch_rows() > 0) {
@@ -121,6 +122,11 @@ class ExpertServer::Impl {
     }
     metrics_.queue_rows.Set(batcher_.queued_rows());
     return ran;
+  }
+
+  Duration WaitMax(Duration most) const {
+    const Instant due = batcher_.next_due();
+    return due == Instant::max() ? most : std::clamp(due - clock_.Now(), Duration(0), most);
   }
 
   void OnPeerUp(PeerHandle peer, bool accepted) {
@@ -521,6 +527,8 @@ ExpertServer::~ExpertServer() {
 }
 
 bool ExpertServer::RunQueued() { return impl_->RunQueued(); }
+
+Duration ExpertServer::WaitMax(Duration most) const { return impl_->WaitMax(most); }
 
 void ExpertServer::SetNewestEpoch(EpochId epoch) { impl_->SetNewestEpoch(epoch); }
 

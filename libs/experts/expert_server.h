@@ -30,7 +30,7 @@ struct ExpertServerOptions {
   uint32_t queued_rows_max = 65536;             // Over all routers; more is answered with "busy".
   size_t queued_bytes_max = 256 * 1024 * 1024;  // Likewise.
   uint32_t batch_rows_max = 4096;               // Per grouped GEMM; one frame may exceed it.
-  uint32_t reply_buffers_max = 512;  // Answers encoded and not yet handed to the network.
+  uint32_t reply_buffers_max = 1024;  // Answers encoded and not yet handed to the network.
   Duration hello_timeout = std::chrono::seconds(5);  // Until a router is closed that says nothing.
   Duration reply_stall_max = std::chrono::seconds(2);  // Until one is closed that reads nothing.
 };
@@ -48,6 +48,9 @@ class ExpertServer final : public TransportHandler {
 
   // Computes and answers everything queued; true if there was anything. Called after Progress().
   bool RunQueued();
+
+  // How long the owner may wait for messages before it calls RunQueued() again; at most `most`.
+  Duration WaitMax(Duration most) const;
 
   // Newest placement epoch this shard was told of; sent in every reply.
   void SetNewestEpoch(EpochId epoch);

@@ -253,6 +253,34 @@ TEST_F(ExpertServerTest, ComputesRoutersTogetherWithTheSameBits) {
   EXPECT_EQ(server_->load().Of(LayerId(1), ExpertId(1)), (ExpertLoad{.rows = 4, .activations = 2}));
 }
 
+// The weights of an expert are read once for all frames of a call.
+TEST_F(ExpertServerTest, WaitsForTheFramesThatFollow) {
+  const auto router = Connect("r");
+  const std::vector<float> row(rows_.begin(), rows_.begin() + kHidden);
+  FrameHeader header = DispatchHeader(1, 1);
+  header.more_follows = 1;
+  router->SendDispatch(header, {{.expert = 1}}, row);
+  Run(1);
+  EXPECT_TRUE(router->received.empty());
+  EXPECT_LE(server_->WaitMax(std::chrono::seconds(1)), std::chrono::milliseconds(2));
+  router->SendDispatch(DispatchHeader(1, 1), {{.expert = 1}}, row);
+  Run(1);
+  ASSERT_EQ(router->received.size(), 2U);
+  EXPECT_EQ(router->received[0], router->received[1]);
+  EXPECT_EQ(server_->load().Of(LayerId(1), ExpertId(1)), (ExpertLoad{.rows = 2, .activations = 1}));
+  EXPECT_EQ(server_->WaitMax(std::chrono::seconds(1)), std::chrono::seconds(1));
+}
+
+TEST_F(ExpertServerTest, WaitsForAFrameThatNeverComesOnlySoLong) {
+  const auto router = Connect("r");
+  FrameHeader header = DispatchHeader(1, 1);
+  header.more_follows = 1;
+  router->SendDispatch(header, {{.expert = 1}}, {rows_.begin(), rows_.begin() + kHidden});
+  Run(3);
+  server_->RunQueued();
+  EXPECT_EQ(TakeAnswer(*router).header.status, FrameStatus::kOk);
+}
+
 TEST_F(ExpertServerTest, SaysWhatItCannotCompute) {
   struct Case {
     const char* what;

@@ -90,7 +90,8 @@ struct FrameHeader {
   uint8_t attempt = 0;   // 0 for the first sending of this fragment.
   uint8_t priority = 0;  // 0 is normal; higher first.
   FrameStatus status = FrameStatus::kOk;
-  uint8_t reserved[23] = {};  // Sent as zero, ignored when received.
+  uint8_t more_follows = 0;   // dispatch: not 0 when frames of this call to this shard come next.
+  uint8_t reserved[22] = {};  // Sent as zero, ignored when received.
 };
 
 static_assert(std::is_trivially_copyable_v<FrameHeader> && sizeof(FrameHeader) == 128);
@@ -113,7 +114,7 @@ static_assert(offsetof(FrameHeader, fragment_count) == 92);
 static_assert(offsetof(FrameHeader, model_slot) == 94 && offsetof(FrameHeader, adapter) == 96);
 static_assert(offsetof(FrameHeader, micro_batch) == 100 && offsetof(FrameHeader, attempt) == 102);
 static_assert(offsetof(FrameHeader, priority) == 103 && offsetof(FrameHeader, status) == 104);
-static_assert(offsetof(FrameHeader, reserved) == 105);
+static_assert(offsetof(FrameHeader, more_follows) == 105 && offsetof(FrameHeader, reserved) == 106);
 
 // "Compute `expert` of row `row` of this frame." The answer to entry i is row i of the combine
 // frame.

@@ -172,9 +172,12 @@ void PrintShares(const CaseReport& report) {
   }
   std::printf("    %-14s %9.3f  %5.1f %% of %.3f ms\n", "sum", sum / all_steps * 1e3,
               sum / total * 1e2, total / all_steps * 1e3);
-  std::printf("    shards: computing %.3f ms, frames queued %.3f ms (summed over shards)\n",
-              shares.at("shard/compute") / all_steps * 1e3,
-              shares.at("shard/queue") / all_steps * 1e3);
+  std::printf(
+      "    shards: computing %.3f ms, frames queued %.3f ms (summed over shards), %.1f batches of "
+      "%.1f rows\n",
+      shares.at("shard/compute") / all_steps * 1e3, shares.at("shard/queue") / all_steps * 1e3,
+      shares.at("shard/batches") / all_steps,
+      shares.at("shard/rows") / std::max(shares.at("shard/batches"), 1.0));
 }
 
 void PrintJson(const BenchOptions& options, const CaseReport& report) {

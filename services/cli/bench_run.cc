@@ -131,7 +131,9 @@ absl::StatusOr<TimeShares> ReadTimeShares(const std::string& router_metrics_url,
   SY_RETURN_IF_ERROR(AddMetrics(router_metrics_url, router, shares));
   for (const std::string& url : shard_metrics_urls) {
     SY_RETURN_IF_ERROR(AddMetrics(url,
-                                  {{"shard/compute", "switchyard_shard_compute_seconds_sum"},
+                                  {{"shard/batches", "switchyard_shard_batch_tokens_count"},
+                                   {"shard/rows", "switchyard_shard_batch_tokens_sum"},
+                                   {"shard/compute", "switchyard_shard_compute_seconds_sum"},
                                    {"shard/queue", "switchyard_shard_queue_seconds_sum"}},
                                   shares));
   }

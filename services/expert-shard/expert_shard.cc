@@ -236,7 +236,7 @@ void ExpertShard::RunTransportThread() {
       told_epoch = newest;
     }
     if (!busy) {
-      transport_->Wait(kTransportWait);
+      transport_->Wait(server_->WaitMax(kTransportWait));
       server_->RunQueued();
     }
   }

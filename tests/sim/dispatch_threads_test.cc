@@ -20,7 +20,7 @@ constexpr uint32_t kRouters = 2;
 
 void ServeUntil(const std::atomic<bool>& stop, SimShard& shard) {
   while (!stop.load(std::memory_order_acquire)) {
-    shard.transport->Wait(std::chrono::milliseconds(50));
+    shard.transport->Wait(shard.server.WaitMax(std::chrono::milliseconds(50)));
     shard.server.RunQueued();
   }
 }

@@ -146,6 +146,7 @@ class Dispatcher::Impl {
   bool HasCredits(const ShardLink& link, uint32_t entries) const;
   void PumpAll();
   bool PumpOne(ShardLink& link);
+  bool MoreFollows(const Call& call, const FragmentRef& ref) const;
   absl::StatusOr<size_t> Encode(const Call& call, const FragmentRef& ref, std::span<std::byte> out);
   uint32_t TakeSendSlot(BufferLease buffer);
   SendResult SendBuffer(ShardLink& link, BufferLease buffer, size_t bytes);

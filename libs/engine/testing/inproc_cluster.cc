@@ -84,7 +84,7 @@ class InprocCluster::Shard {
     std::string bound = Need(transport->Listen(cluster_.options_.listen_address));
     address.set_value(std::move(bound));
     while (!stopped_.load()) {
-      transport->Wait(std::chrono::seconds(1));
+      transport->Wait(server.WaitMax(std::chrono::seconds(1)));
       while (server.RunQueued()) {
         transport->Progress();
       }
