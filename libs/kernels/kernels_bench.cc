@@ -26,7 +26,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kWeightBytes = size_t{384} << 20;
 constexpr uint32_t kExpertCount = 64;
 constexpr int kRounds = 5;
-constexpr uint32_t kRowCounts[] = {1, 2, 4, 8, 32, 128, 512};
+constexpr uint32_t kRowCounts[] = {1, 2, 3, 4, 8, 32, 128, 512};
 
 struct Options {
   uint32_t thread_count = 1;
@@ -237,7 +237,7 @@ int Run(const Options& options) {
         bench.Gemm(format, shape, row_count);
       }
     }
-    for (const uint32_t row_count : {1U, 2U, 4U, 8U, 32U, 64U}) {
+    for (const uint32_t row_count : {1U, 2U, 3U, 4U, 8U, 32U, 64U}) {
       bench.Ffn(format, row_count);
     }
   }

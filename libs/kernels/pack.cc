@@ -79,7 +79,8 @@ struct PanelPacker {
   uint32_t first_row;
   uint32_t row_count;  // At most kPanelColumns.
   std::byte* out;
-  std::byte* end;
+  std::byte* end;          // Of the panel; kBf16 and kFp8.
+  size_t panels_together;  // kInt8 and kInt4.
 
   // Elements of T (two or four bytes: the k of one output that stay together) transposed.
   template <typename T, typename F>
@@ -125,9 +126,8 @@ struct PanelPacker {
       Transpose<uint32_t>(rows, kDepthBlock / 4, target,
                           [](uint32_t quad) { return quad ^ 0x80808080U; });
       Scales(block, target + internal::kInt8CodeBytes);
-      target += internal::kInt8BlockBytes;
+      target += internal::kInt8BlockBytes * panels_together;
     }
-    Clear(target);
   }
 
   void Int4() const {
@@ -145,9 +145,8 @@ struct PanelPacker {
         }
       }
       Scales(block, target + internal::kInt4CodeBytes);
-      target += internal::kInt4BlockBytes;
+      target += internal::kInt4BlockBytes * panels_together;
     }
-    Clear(target);
   }
 
   // Scales of the groups of one block; zero outside of the matrix.
@@ -180,15 +179,20 @@ void Pack(const StoredMatrix& stored, std::span<std::byte> out) {
     std::memcpy(out.data(), stored.values, out.size());
     return;
   }
-  const size_t panel_bytes =
-      internal::PanelBytes(stored.format, CeilDivide(stored.columns, kDepthBlock) * kDepthBlock);
-  std::byte* target = out.data();
-  for (uint32_t row = 0; row < stored.rows; row += kPanelColumns, target += panel_bytes) {
+  const PackedMatrix place{
+      .data = out.data(), .format = stored.format, .rows = stored.rows, .columns = stored.columns};
+  const bool groups = FormFor(stored.format) == ActivationForm::kInt8;
+  for (uint32_t row = 0; row < stored.rows; row += kPanelColumns) {
+    const std::byte* const first =
+        groups ? internal::GroupBlock(place, row, 0) : internal::PairPanel(place, row);
+    std::byte* const target = out.data() + (first - place.data);
+    const uint32_t first_panel = row / kPanelColumns / 2 * 2;
     const PanelPacker packer{.stored = stored,
                              .first_row = row,
                              .row_count = std::min(kPanelColumns, stored.rows - row),
                              .out = target,
-                             .end = target + panel_bytes};
+                             .end = target + place.panel_bytes(),
+                             .panels_together = internal::PanelsTogether(first_panel, stored.rows)};
     switch (stored.format) {
       case WeightFormat::kBf16:
         packer.Clear(packer.Pairs<uint32_t>());

@@ -205,9 +205,8 @@ void UnpackRow(const PackedMatrix& packed, uint32_t row, float* out) {
     UnpackStored(plain, row, 1, out);
     return;
   }
-  const std::byte* panel = packed.data + row / kPanelColumns * packed.panel_bytes();
   for (uint32_t k = 0; k < packed.columns; ++k) {
-    out[k] = internal::PackedValue(packed, panel, row % kPanelColumns, k);
+    out[k] = internal::PackedValue(packed, row, k);
   }
 }
 

@@ -53,12 +53,15 @@ inline constexpr uint32_t kFp8Block = 128;  // Edge of the square that shares a 
 //   kBf16  per panel: [k / 2][16 outputs][2] bf16, then 256 bytes of padding
 //   kFp8   per panel: [k / 2][16 outputs][2] e4m3, then f32 scales[ceil(k / 128)] padded to 256
 //          bytes
-//   kInt8  per panel and 64 k: [16 quads of k][16 outputs][4] u8 = code + 128, then f16
-//          scales[2 groups][16 outputs]
-//   kInt4  per panel and 64 k: [2 groups][4][16 outputs][4] bytes, of which byte j of row r holds
+//   kInt8  per two panels: [k / 64][2 panels] blocks of [16 quads of k][16 outputs][4] u8 = code +
+//          128, then f16 scales[2 groups][16 outputs]
+//   kInt4  per two panels: [k / 64][2 panels] blocks of [2 groups][4][16 outputs][4] bytes, of
+//   which byte j of row r holds
 //          k = 4 r + j of the group in the low nibble and k = 16 + 4 r + j in the high one, then
 //          f16 scales[2 groups][16 outputs]
-// A panel of kInt8 or kInt4 whose size is a multiple of 2048 has 256 bytes of padding.
+// Two panels of kInt8 and kInt4 lie block by block beside each other because few rows read them
+// together, and memory gives one ascending stream faster than several. A last one of an odd number
+// is alone.
 //
 // Outputs beyond `rows` in the last panel are zero. Any thread; valid while its owner lives.
 struct PackedMatrix {
@@ -76,7 +79,7 @@ struct PackedMatrix {
     return (columns + kDepthBlock - 1) / kDepthBlock * kDepthBlock;
   }
 
-  // Bytes of 16 outputs; not for kF32 and kF16.
+  // Bytes of 16 outputs, in one piece or not; not for kF32 and kF16.
   size_t panel_bytes() const;
   size_t byte_size() const;
 };

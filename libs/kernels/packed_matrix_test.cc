@@ -168,6 +168,26 @@ TEST(Quantize, KeepsGroupsOfOneValueAndZeros) {
 }
 
 // What each instruction set makes of the same loops.
+// Callers refuse such values; whatever comes, there are codes and a scale that a reader accepts.
+TEST(Quantize, MakesFiniteScalesOfWhatIsNotFinite) {
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    for (const float bad : {std::nanf(""), INFINITY, -INFINITY, 3e38F, -3e38F}) {
+      std::vector<float> x(64, 0.5F);
+      x[3] = bad;
+      const QuantizedRows rows = Quantize(format, x.data(), 1, 64);
+      for (const uint16_t scale : rows.scales) {
+        EXPECT_TRUE(std::isfinite(F16ToF32(scale))) << NameOf(format) << " " << bad;
+      }
+      for (const std::byte code : rows.values) {
+        EXPECT_TRUE(format == WeightFormat::kInt4 || code != std::byte{0x80}) << bad;
+      }
+      std::vector<float> got(64);
+      UnpackStored(StoredOf(format, rows, 1, 64), 0, 1, got.data());
+      EXPECT_NEAR(got[40], 0.5F, 0.01F);
+    }
+  }
+}
+
 TEST(Int4Fitter, EverySetGivesTheSameBits) {
   constexpr uint64_t kSeed = 55;
   Rng rng(kSeed);

@@ -24,15 +24,16 @@ float FlushedFma(float a, float b, float c) { return Flush(std::fma(Flush(a), Fl
 // One output of one row over k in [begin, end) of a kBf16 or kFp8 panel, unscaled.
 struct PairSource {
   const PackedMatrix& w;
+  size_t column;
   const std::byte* panel;
-  size_t output;
   const std::byte* x;
 
   float Weight(size_t k) const {
+    const size_t offset = PairOffset(k, column % kPanelColumns);
     if (w.format == WeightFormat::kBf16) {
-      return Bf16ToF32(LoadAt<uint16_t>(panel + PairOffset(k, output) * 2));
+      return Bf16ToF32(LoadAt<uint16_t>(panel + offset * 2));
     }
-    return Fp8ToF32(static_cast<uint8_t>(panel[PairOffset(k, output)]));
+    return Fp8ToF32(static_cast<uint8_t>(panel[offset]));
   }
 
   float Activation(size_t k) const { return Bf16ToF32(LoadAt<uint16_t>(x + k * 2)); }
@@ -51,37 +52,34 @@ float Fp8Output(const PairSource& source) {
   const size_t depth = source.w.padded_columns();
   for (size_t k = 0; k < depth; k += kFp8Block) {
     const float part = source.Sum(k, std::min<size_t>(k + kFp8Block, depth), 0.0F);
-    sum = FlushedFma(part, Fp8ScaleAt(source.w, source.panel, k), sum);
+    sum = FlushedFma(part, Fp8ScaleAt(source.w, source.column, k), sum);
   }
   return sum;
 }
 
-float IntegerOutput(const PackedMatrix& w, const std::byte* panel, size_t output,
-                    const std::byte* x) {
+float IntegerOutput(const PackedMatrix& w, size_t column, const std::byte* x) {
   const size_t depth = w.padded_columns();
   float sum = 0.0F;
   for (size_t k = 0; k < depth; k += kScaleGroup) {
     int32_t part = 0;
     for (size_t i = k; i < k + kScaleGroup; ++i) {
-      part += static_cast<int32_t>(static_cast<int8_t>(x[i])) * CodeAt(w, panel, output, i);
+      part += static_cast<int32_t>(static_cast<int8_t>(x[i])) * CodeAt(w, column, i);
     }
     const auto x_scale = LoadAt<float>(x + depth + k / kScaleGroup * sizeof(float));
-    sum = std::fma(static_cast<float>(part) * x_scale, GroupScaleAt(w, panel, output, k), sum);
+    sum = std::fma(static_cast<float>(part) * x_scale, GroupScaleAt(w, column, k), sum);
   }
   return sum;
 }
 
 float Output(const PackedMatrix& w, uint32_t column, const std::byte* x) {
-  const std::byte* panel = w.data + column / kPanelColumns * w.panel_bytes();
-  const size_t output = column % kPanelColumns;
-  const PairSource pairs{.w = w, .panel = panel, .output = output, .x = x};
+  const PairSource pairs{.w = w, .column = column, .panel = PairPanel(w, column), .x = x};
   switch (w.format) {
     case WeightFormat::kBf16:
       return pairs.Sum(0, w.padded_columns(), 0.0F);
     case WeightFormat::kFp8:
       return Fp8Output(pairs);
     default:
-      return IntegerOutput(w, panel, output, x);
+      return IntegerOutput(w, column, x);
   }
 }
 

@@ -26,20 +26,21 @@ struct PackedBody {
   using Tiles = PackedTiles<V>;
   using Float = typename V::Float;
 
-  static constexpr Fetch StripFrom(int least, int rows) {
-    return rows < least ? Fetch::kStream : Fetch::kStreamAndStrip;
-  }
-
   // The formats: tiles for few rows, tiles for many, and what lies between.
   struct Bf16Format {
     static constexpr size_t kBlock = 256;  // k per block of many rows: 32 KiB for four panels.
     static constexpr bool kWidens = false;
+    static constexpr bool kPanelsTogether = false;
 
     static constexpr int kManyPanels = V::kManyPairPanels;
 
     static constexpr int Panels(int rows) { return V::PairPanels(rows); }
 
     static constexpr size_t Bytes(size_t k) { return k * kColumns * 2; }
+
+    static constexpr size_t StreamBytes(size_t panels) { return kPairStream / panels; }
+
+    static size_t FarBytes(size_t strip_bytes) { return strip_bytes; }
 
     template <int kRows, int kPanels>
     static void Few(const PackedTile& tile) {
@@ -55,12 +56,17 @@ struct PackedBody {
   struct Fp8Format {
     static constexpr size_t kBlock = kFp8Block;
     static constexpr bool kWidens = true;
+    static constexpr bool kPanelsTogether = false;
 
     static constexpr int kManyPanels = V::kManyPairPanels;
 
     static constexpr int Panels(int rows) { return V::Fp8Panels(rows); }
 
     static constexpr size_t Bytes(size_t k) { return k * kColumns; }
+
+    static constexpr size_t StreamBytes(size_t panels) { return kPairStream / panels; }
+
+    static size_t FarBytes(size_t strip_bytes) { return strip_bytes; }
 
     static constexpr size_t WideBytes(size_t k) { return k * kColumns * 2; }
 
@@ -86,45 +92,34 @@ struct PackedBody {
     }
   };
 
-  struct Int8Format {
-    static constexpr size_t kBlock = 512;  // 17 KiB for two panels.
+  // kInt8 and kInt4 (kNibbles).
+  template <bool kNibbles>
+  struct IntFormat {
+    static constexpr size_t kBlock = kNibbles ? 1024 : 512;  // 17 or 18 KiB for two panels.
     static constexpr bool kWidens = false;
+    static constexpr bool kPanelsTogether = true;
 
     static constexpr int kManyPanels = V::kManyIntPanels;
 
     static constexpr int Panels(int rows) { return V::IntPanels(rows); }
 
-    static constexpr size_t Bytes(size_t k) { return k / kDepthBlock * (kInt8Codes + kScales); }
+    static constexpr size_t Bytes(size_t k) {
+      return k / kDepthBlock * (kNibbles ? kInt4Block : kInt8Block);
+    }
+
+    // Near and far: of 1 to 30 KiB ahead, once or twice, the fastest for most numbers of rows.
+    static constexpr size_t StreamBytes(size_t) { return (kNibbles ? 4 : 2) * Bytes(kDepthBlock); }
+
+    static size_t FarBytes(size_t) { return 8 * kInt8Block; }
 
     template <int kRows, int kPanels>
     static void Few(const PackedTile& tile) {
-      Tiles::template IntTile<kRows, kPanels, StripFrom(4, kRows), false>(tile);
+      Tiles::template IntTile<kRows, kPanels, Fetch::kStreamTwice, kNibbles>(tile);
     }
 
     template <int kRows, int kPanels>
     static void Many(const PackedTile& tile) {
-      Tiles::template IntTile<kRows, kPanels, Fetch::kNextBlock, false>(tile);
-    }
-  };
-
-  struct Int4Format {
-    static constexpr size_t kBlock = 1024;
-    static constexpr bool kWidens = false;
-
-    static constexpr int kManyPanels = V::kManyIntPanels;
-
-    static constexpr int Panels(int rows) { return V::IntPanels(rows); }
-
-    static constexpr size_t Bytes(size_t k) { return k / kDepthBlock * (kInt8Codes / 2 + kScales); }
-
-    template <int kRows, int kPanels>
-    static void Few(const PackedTile& tile) {
-      Tiles::template IntTile<kRows, kPanels, StripFrom(2, kRows), true>(tile);
-    }
-
-    template <int kRows, int kPanels>
-    static void Many(const PackedTile& tile) {
-      Tiles::template IntTile<kRows, kPanels, Fetch::kNextBlock, true>(tile);
+      Tiles::template IntTile<kRows, kPanels, Fetch::kNextBlock, kNibbles>(tile);
     }
   };
 
@@ -144,36 +139,64 @@ struct PackedBody {
     size_t panel_stride;
   };
 
+  // Where the panel of `column` begins and how it goes on.
+  struct Place {
+    const char* w;
+    size_t panel_stride;
+    size_t block_stride;
+  };
+
+  template <typename F>
+  static Place PlaceOf(const Call& call, size_t column) {
+    const size_t panel = column / kColumns;
+    const size_t block = F::Bytes(kDepthBlock);
+    if constexpr (F::kPanelsTogether) {
+      const size_t first = panel / 2 * 2;
+      const size_t together = (first + 1) * kColumns < call.args.w.rows ? 2 : 1;
+      return {.w = call.w + first * call.panel_stride + panel % 2 * block,
+              .panel_stride = block,
+              .block_stride = together * block};
+    }
+    return {.w = call.w + panel * call.panel_stride,
+            .panel_stride = call.panel_stride,
+            .block_stride = block};
+  }
+
   // The tile of row `row` on and of the strip at `column` over all of the depth.
-  template <int kPanels>
+  template <typename F, int kPanels>
   static PackedTile TileAt(const Call& call, size_t row, size_t column) {
     const PackedGemmArgs& args = call.args;
     const char* x = call.x + row * args.x.row_bytes;
-    const char* w = call.w + column / kColumns * call.panel_stride;
+    const Place place = PlaceOf<F>(call, column);
     const size_t group_count = call.depth / kScaleGroup;
     return {.x = x,
             .x_stride = args.x.row_bytes,
             .x_scales = reinterpret_cast<const float*>(x + call.depth),
             .x_offsets = reinterpret_cast<const int32_t*>(x + call.depth) + group_count,
-            .w = w,
-            .panel_stride = call.panel_stride,
-            .fp8_scales = w + call.depth * kColumns,
+            .w = place.w,
+            .panel_stride = place.panel_stride,
+            .block_stride = place.block_stride,
+            .fp8_scales = place.w + call.depth * kColumns,
             .fp8_scale_stride = call.panel_stride,
             .depth = call.depth,
             .bias = args.bias == nullptr ? nullptr : args.bias + column,
             .y = args.y + row * args.y_stride + column,
             .y_stride = args.y_stride,
             .column_count = Tiles::Min(args.column_end - column, kPanels * kColumns),
-            .stream_bytes = kStreamAhead / kPanels,
-            .strip_bytes = kPanels * call.panel_stride};
+            .stream_bytes = F::StreamBytes(kPanels),
+            .far_bytes = F::FarBytes(kPanels * call.panel_stride)};
   }
 
   // Panels from `column` on as tiles of all rows; fewer panels a strip for what is left over.
   template <typename F, int kRows, int kPanels>
   static void FewStrips(const Call& call, size_t column) {
     const size_t end = Tiles::CeilDivide(call.args.column_end, kColumns) * kColumns;
+    if (F::kPanelsTogether && kPanels == 2 && column / kColumns % 2 == 1 && column < end) {
+      F::template Few<kRows, 1>(TileAt<F, 1>(call, 0, column));
+      column += kColumns;
+    }
     for (; column + kPanels * kColumns <= end; column += kPanels * kColumns) {
-      F::template Few<kRows, kPanels>(TileAt<kPanels>(call, 0, column));
+      F::template Few<kRows, kPanels>(TileAt<F, kPanels>(call, 0, column));
     }
     if constexpr (kPanels > 1) {
       FewStrips<F, kRows, kPanels / 2>(call, column);
@@ -251,14 +274,15 @@ struct PackedBody {
   template <typename F, int kPanels>
   static void ManyStrip(const Call& call, size_t row, size_t row_end, size_t column) {
     alignas(kLine) char wide[F::kWidens ? kPanels * F::kBlock * kColumns * 2 : kLine];
-    const PackedTile whole = TileAt<kPanels>(call, row, column);
+    const PackedTile whole = TileAt<F, kPanels>(call, row, column);
+    const char* const next_strip = PlaceOf<F>(call, column + kPanels * kColumns).w;
     for (size_t k = 0; k < call.depth; k += F::kBlock) {
       PackedTile tile = whole;
       tile.depth = Tiles::Min(F::kBlock, call.depth - k);
-      tile.w += F::Bytes(k);
+      tile.w += k / kDepthBlock * whole.block_stride;
       const bool last = k + tile.depth == call.depth;
       const char* ahead =
-          last ? whole.w + kPanels * call.panel_stride : tile.w + F::Bytes(tile.depth);
+          last ? next_strip : tile.w + tile.depth / kDepthBlock * whole.block_stride;
       if constexpr (F::kWidens) {
         for (int c = 0; c < kPanels; ++c) {
           F::Widen(tile.w + static_cast<size_t>(c) * call.panel_stride, tile.depth,
@@ -290,10 +314,12 @@ struct PackedBody {
       tile.x_scales += group_skip;
       tile.x_offsets += group_skip;
       tile.y += row * first.y_stride;
-      // The first tiles fetch the next block: a panel each, or two if tiles are few.
-      const size_t second = kPanels / 2 * call.panel_stride;
-      tile.ahead = rows.ahead + (tile_index < kPanels ? tile_index * call.panel_stride : 0);
-      tile.strip_bytes = tile_index < kPanels / 2 && rows.row_count <= 3 * V::kRows ? second : 0;
+      // The first tiles fetch the next block: a panel each (or what one would take of panels that
+      // lie together), or two if tiles are few.
+      const size_t part = F::kPanelsTogether ? F::Bytes(tile.depth) : call.panel_stride;
+      const size_t second = kPanels / 2 * part;
+      tile.ahead = rows.ahead + (tile_index < kPanels ? tile_index * part : 0);
+      tile.far_bytes = tile_index < kPanels / 2 && rows.row_count <= 3 * V::kRows ? second : 0;
       ++tile_index;
       ManyTile<F, kPanels>(tile, height);
       row += height;
@@ -303,6 +329,10 @@ struct PackedBody {
   template <typename F, int kPanels>
   static void ManyStrips(const Call& call, size_t row, size_t row_end, size_t column) {
     const size_t end = Tiles::CeilDivide(call.args.column_end, kColumns) * kColumns;
+    if (F::kPanelsTogether && kPanels == 2 && column / kColumns % 2 == 1 && column < end) {
+      ManyStrip<F, 1>(call, row, row_end, column);
+      column += kColumns;
+    }
     for (; column + kPanels * kColumns <= end; column += kPanels * kColumns) {
       ManyStrip<F, kPanels>(call, row, row_end, column);
     }
@@ -344,9 +374,9 @@ struct PackedBody {
       case WeightFormat::kFp8:
         return RunFlushed<Fp8Format>(args);
       case WeightFormat::kInt8:
-        return Run<Int8Format>(args);
+        return Run<IntFormat<false>>(args);
       case WeightFormat::kInt4:
-        return Run<Int4Format>(args);
+        return Run<IntFormat<true>>(args);
       case WeightFormat::kF32:
       case WeightFormat::kF16:
         break;

@@ -33,10 +33,6 @@ inline constexpr size_t kInt4BlockBytes = kInt4CodeBytes + kGroupScaleBytes;
 // for the same places of the first-level cache (measured: half the speed).
 inline constexpr size_t kPanelPadding = 256;
 
-inline size_t Unaliased(size_t panel_bytes) {
-  return panel_bytes % 2048 == 0 ? panel_bytes + kPanelPadding : panel_bytes;
-}
-
 inline size_t PanelBytes(WeightFormat format, size_t padded_columns) {
   switch (format) {
     case WeightFormat::kBf16:
@@ -47,9 +43,9 @@ inline size_t PanelBytes(WeightFormat format, size_t padded_columns) {
              (blocks * sizeof(float) + kPanelPadding - 1) / kPanelPadding * kPanelPadding;
     }
     case WeightFormat::kInt8:
-      return Unaliased(padded_columns / kDepthBlock * kInt8BlockBytes);
+      return padded_columns / kDepthBlock * kInt8BlockBytes;
     case WeightFormat::kInt4:
-      return Unaliased(padded_columns / kDepthBlock * kInt4BlockBytes);
+      return padded_columns / kDepthBlock * kInt4BlockBytes;
     case WeightFormat::kF32:
     case WeightFormat::kF16:
       break;
@@ -57,14 +53,36 @@ inline size_t PanelBytes(WeightFormat format, size_t padded_columns) {
   return 0;
 }
 
-// Element index of (k, output) in kBf16 and kFp8.
+// The first byte of the panel of `row` in kBf16 and kFp8.
+inline const std::byte* PairPanel(const PackedMatrix& matrix, size_t row) {
+  return matrix.data + row / kPanelColumns * matrix.panel_bytes();
+}
+
+// Panels of kInt8 and kInt4 that lie block by block beside each other, counted from `first_panel`,
+// which is even: two, or one at the end of an odd number of them.
+inline size_t PanelsTogether(size_t first_panel, size_t rows) {
+  return (first_panel + 1) * kPanelColumns < rows ? 2 : 1;
+}
+
+// Where the 64 k around `k` of the panel of `row` begin, in kInt8 and kInt4.
+inline const std::byte* GroupBlock(const PackedMatrix& matrix, size_t row, size_t k) {
+  const size_t panel = row / kPanelColumns;
+  const size_t first_panel = panel / 2 * 2;
+  const size_t block = k / kDepthBlock * PanelsTogether(first_panel, matrix.rows) + panel % 2;
+  const bool wide = matrix.format == WeightFormat::kInt8;
+  return matrix.data + first_panel * matrix.panel_bytes() +
+         block * (wide ? kInt8BlockBytes : kInt4BlockBytes);
+}
+
+// Element index of (k, output) in a panel of kBf16 and kFp8.
 inline size_t PairOffset(size_t k, size_t output) {
   return (k / 2 * kPanelColumns + output) * 2 + k % 2;
 }
 
+// In a block.
 inline size_t Int8Offset(size_t k, size_t output) {
   const size_t inner = k % kDepthBlock;
-  return k / kDepthBlock * kInt8BlockBytes + (inner / 4 * kPanelColumns + output) * 4 + inner % 4;
+  return (inner / 4 * kPanelColumns + output) * 4 + inner % 4;
 }
 
 struct NibblePlace {
@@ -72,21 +90,20 @@ struct NibblePlace {
   int shift = 0;
 };
 
+// In a block.
 inline NibblePlace Int4Place(size_t k, size_t output) {
   const size_t group = k % kDepthBlock / kScaleGroup;
   const size_t inner = k % kScaleGroup;
   const size_t row = inner % 16 / 4;
-  return {.offset = k / kDepthBlock * kInt4BlockBytes + group * (kInt4CodeBytes / 2) +
-                    (row * kPanelColumns + output) * 4 + inner % 4,
+  return {.offset = group * (kInt4CodeBytes / 2) + (row * kPanelColumns + output) * 4 + inner % 4,
           .shift = inner < 16 ? 0 : 4};
 }
 
-// Offset in a panel of the f16 scale of the group of k.
+// Offset in a block of the f16 scale of the group of k.
 inline size_t GroupScaleOffset(WeightFormat format, size_t k, size_t output) {
   const bool wide = format == WeightFormat::kInt8;
   const size_t group = k % kDepthBlock / kScaleGroup;
-  return k / kDepthBlock * (wide ? kInt8BlockBytes : kInt4BlockBytes) +
-         (wide ? kInt8CodeBytes : kInt4CodeBytes) +
+  return (wide ? kInt8CodeBytes : kInt4CodeBytes) +
          (group * kPanelColumns + output) * sizeof(uint16_t);
 }
 
@@ -112,38 +129,39 @@ T LoadAt(const std::byte* data) {
   return value;
 }
 
-inline float Fp8ScaleAt(const PackedMatrix& matrix, const std::byte* panel, size_t k) {
+inline float Fp8ScaleAt(const PackedMatrix& matrix, size_t row, size_t k) {
   const size_t codes = size_t{matrix.padded_columns()} * kPanelColumns;
-  return LoadAt<float>(panel + codes + k / kFp8Block * sizeof(float));
+  return LoadAt<float>(PairPanel(matrix, row) + codes + k / kFp8Block * sizeof(float));
 }
 
-inline float GroupScaleAt(const PackedMatrix& matrix, const std::byte* panel, size_t output,
-                          size_t k) {
-  return F16ToF32(LoadAt<uint16_t>(panel + GroupScaleOffset(matrix.format, k, output)));
+inline float GroupScaleAt(const PackedMatrix& matrix, size_t row, size_t k) {
+  return F16ToF32(LoadAt<uint16_t>(GroupBlock(matrix, row, k) +
+                                   GroupScaleOffset(matrix.format, k, row % kPanelColumns)));
 }
 
 // The integer weight of kInt8 and kInt4.
-inline int32_t CodeAt(const PackedMatrix& matrix, const std::byte* panel, size_t output, size_t k) {
+inline int32_t CodeAt(const PackedMatrix& matrix, size_t row, size_t k) {
+  const std::byte* block = GroupBlock(matrix, row, k);
+  const size_t output = row % kPanelColumns;
   if (matrix.format == WeightFormat::kInt8) {
-    return static_cast<int32_t>(panel[Int8Offset(k, output)]) - 128;
+    return static_cast<int32_t>(block[Int8Offset(k, output)]) - 128;
   }
   const NibblePlace place = Int4Place(k, output);
-  return Int4Levels()[(static_cast<uint32_t>(panel[place.offset]) >> place.shift) & 0xfU];
+  return Int4Levels()[(static_cast<uint32_t>(block[place.offset]) >> place.shift) & 0xfU];
 }
 
-// The weight of (output, k) of the panel as f32.
-inline float PackedValue(const PackedMatrix& matrix, const std::byte* panel, size_t output,
-                         size_t k) {
+// The weight (row, k) as f32.
+inline float PackedValue(const PackedMatrix& matrix, size_t row, size_t k) {
+  const size_t pair = PairOffset(k, row % kPanelColumns);
   switch (matrix.format) {
     case WeightFormat::kBf16:
-      return Bf16ToF32(LoadAt<uint16_t>(panel + PairOffset(k, output) * 2));
+      return Bf16ToF32(LoadAt<uint16_t>(PairPanel(matrix, row) + pair * 2));
     case WeightFormat::kFp8:
-      return Fp8ToF32(static_cast<uint8_t>(panel[PairOffset(k, output)])) *
-             Fp8ScaleAt(matrix, panel, k);
+      return Fp8ToF32(static_cast<uint8_t>(PairPanel(matrix, row)[pair])) *
+             Fp8ScaleAt(matrix, row, k);
     case WeightFormat::kInt8:
     case WeightFormat::kInt4:
-      return static_cast<float>(CodeAt(matrix, panel, output, k)) *
-             GroupScaleAt(matrix, panel, output, k);
+      return static_cast<float>(CodeAt(matrix, row, k)) * GroupScaleAt(matrix, row, k);
     case WeightFormat::kF32:
     case WeightFormat::kF16:
       break;

@@ -27,7 +27,9 @@ inline constexpr size_t kPairBytes = kColumns * 4;  // Of two k in bf16.
 inline constexpr size_t kQuadBytes = kColumns * 4;  // Of four k in 8 bits.
 inline constexpr size_t kGroupsPerBlock = kDepthBlock / kScaleGroup;
 inline constexpr size_t kQuads = kScaleGroup / 4;
-inline constexpr size_t kStreamAhead = 8192;  // Bytes on the way from memory.
+inline constexpr size_t kPairStream = 8192;  // Bytes of kBf16 and kFp8 on the way from memory.
+inline constexpr size_t kInt8Block = kInt8Codes + kScales;
+inline constexpr size_t kInt4Block = kInt8Codes / 2 + kScales;
 
 // One tile of work: rows of x by a strip of w over one block of the depth.
 struct PackedTile {
@@ -37,6 +39,7 @@ struct PackedTile {
   const int32_t* x_offsets = nullptr;
   const char* w = nullptr;  // The first panel at the block's first k.
   size_t panel_stride = 0;
+  size_t block_stride = 0;           // kInt8 and kInt4: from one 64 k of a panel to the next.
   const char* fp8_scales = nullptr;  // kFp8: of the first panel and block.
   size_t fp8_scale_stride = 0;
   size_t depth = 0;             // Of the block; a multiple of kDepthBlock.
@@ -47,16 +50,16 @@ struct PackedTile {
   bool fresh = true;        // Sums start at zero instead of y.
   // See Fetch.
   size_t stream_bytes = 0;
-  size_t strip_bytes = 0;
+  size_t far_bytes = 0;
   const char* ahead = nullptr;
 };
 
 // What a tile brings into the cache while it computes (each was the fastest for some format and
 // number of rows).
 enum class Fetch : uint8_t {
-  kStream,          // Its own panels, `stream_bytes` ahead.
-  kStreamAndStrip,  // Also the next strip.
-  kNextBlock,       // What follows `ahead`; its own block is there but for the first time.
+  kStream,       // Its own panels, `stream_bytes` ahead.
+  kStreamTwice,  // Also `far_bytes` ahead: farther on, or in the next strip.
+  kNextBlock,    // What follows `ahead`; its own block is there but for the first time.
 };
 
 template <typename V>
@@ -75,8 +78,8 @@ struct PackedTiles {
     if (kFetch != Fetch::kNextBlock) {
       Prefetch(source + tile.stream_bytes);
     }
-    if (kFetch == Fetch::kStreamAndStrip) {
-      Prefetch(source + tile.strip_bytes);
+    if (kFetch == Fetch::kStreamTwice) {
+      Prefetch(source + tile.far_bytes);
     }
   }
 
@@ -140,7 +143,7 @@ struct PackedTiles {
       }
       if (kFetch == Fetch::kNextBlock) {
         Prefetch(ahead);
-        Prefetch(ahead + tile.strip_bytes);
+        Prefetch(ahead + tile.far_bytes);
         ahead += kLine;
       }
       SY_UNROLL
@@ -216,7 +219,7 @@ struct PackedTiles {
       typename V::Quad weights[kPanels];
       SY_UNROLL
       for (int c = 0; c < kPanels; ++c) {
-        const char* source = w + static_cast<size_t>(c) * tile.panel_stride + quad * kQuadBytes;
+        const char* source = w + static_cast<size_t>(c) * kInt8Block + quad * kQuadBytes;
         weights[c] = V::ToQuad(V::LoadBytes(source));
         FetchAhead<kFetch>(tile, source);
       }
@@ -234,7 +237,7 @@ struct PackedTiles {
       typename V::Quad high[kPanels];
       SY_UNROLL
       for (int c = 0; c < kPanels; ++c) {
-        const char* source = w + static_cast<size_t>(c) * tile.panel_stride + step * kQuadBytes;
+        const char* source = w + static_cast<size_t>(c) * kInt4Block + step * kQuadBytes;
         const typename V::Bytes both = V::LoadBytes(source);
         low[c] = V::ToQuad(V::LowLevels(both));
         high[c] = V::ToQuad(V::HighLevels(both));
@@ -245,9 +248,13 @@ struct PackedTiles {
     }
   }
 
+  // One panel, or the two that lie together.
   template <int kRows, int kPanels, Fetch kFetch, bool kNibbles>
   static void IntTile(const PackedTile& tile) {
-    constexpr size_t kCodes = kNibbles ? kInt8Codes / 2 : kInt8Codes;
+    static_assert(kPanels <= 2);
+    constexpr size_t kBlock = kNibbles ? kInt4Block : kInt8Block;
+    constexpr size_t kCodes = kBlock - kScales;
+    const size_t stride = kPanels == 2 ? 2 * kBlock : tile.block_stride;
     Float sums[kRows][kPanels];
     LoadSums(tile, sums);
     const char* x = tile.x;
@@ -268,8 +275,11 @@ struct PackedTiles {
         Float scales[kPanels];
         SY_UNROLL
         for (int c = 0; c < kPanels; ++c) {
-          scales[c] = V::LoadF16(w + static_cast<size_t>(c) * tile.panel_stride + kCodes +
-                                 half * (kScales / kGroupsPerBlock));
+          const char* source = w + static_cast<size_t>(c) * kBlock + kCodes;
+          scales[c] = V::LoadF16(source + half * (kScales / kGroupsPerBlock));
+          if (half == 0) {
+            FetchAhead<kFetch>(tile, source);
+          }
         }
         AddScaled(tile, group, scales, parts, sums);
         x += kScaleGroup;
@@ -277,12 +287,12 @@ struct PackedTiles {
       }
       if (kFetch == Fetch::kNextBlock) {
         SY_UNROLL
-        for (size_t line = 0; line < (kCodes + kScales) / kLine; ++line) {
+        for (size_t line = 0; line < kBlock / kLine; ++line) {
           Prefetch(ahead + line * kLine);
         }
-        ahead += kCodes + kScales;
+        ahead += kPanels == 2 ? kBlock : stride;
       }
-      w += kCodes + kScales;
+      w += stride;
     }
     StoreSums(tile, sums);
   }
@@ -314,7 +324,7 @@ struct PackedTiles {
           V::WidenFp8(source, wide);
           first[c] = V::ToPair(wide[0]);
           second[c] = V::ToPair(wide[1]);
-          FetchAhead<Fetch::kStreamAndStrip>(tile, source);
+          FetchAhead<Fetch::kStreamTwice>(tile, source);
         }
         SY_UNROLL
         for (int r = 0; r < kRows; ++r) {

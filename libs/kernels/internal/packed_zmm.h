@@ -25,7 +25,7 @@ struct ZmmLanes {
 
   static constexpr int kManyIntPanels = 2;
 
-  static constexpr int IntPanels(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; }
+  static constexpr int IntPanels(int) { return 2; }
 
   static __mmask16 FirstLanes(size_t count) {
     return static_cast<__mmask16>(count >= 16 ? 0xffffU : (1U << count) - 1U);
