@@ -10,51 +10,89 @@
 namespace switchyard {
 namespace {
 
-// out = fma(weight, row, out), slot by slot: one rounding per element and slot, so every form below
-// gives the same bits.
-void AddScalar(float weight, const float* row, float* out, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    out[i] = std::fma(weight, row[i], out[i]);
+// What makes one row of `out`.
+struct RowTerms {
+  const float* weights = nullptr;      // [top_k]
+  const float* expert_rows = nullptr;  // [top_k][hidden_size]
+  uint32_t top_k = 0;
+  size_t hidden_size = 0;
+  const float* shared = nullptr;  // [hidden_size], or null.
+};
+
+// Elements [first, hidden_size): one rounding per slot, then one for the shared row and one for the
+// sum, so every form below gives the same bits.
+void AddScalar(const RowTerms& terms, size_t first, float* out) {
+  for (size_t i = first; i < terms.hidden_size; ++i) {
+    float sum = 0.0F;
+    for (uint32_t slot = 0; slot < terms.top_k; ++slot) {
+      sum = std::fma(terms.weights[slot], terms.expert_rows[slot * terms.hidden_size + i], sum);
+    }
+    if (terms.shared != nullptr) {
+      sum += terms.shared[i];
+    }
+    out[i] += sum;
   }
 }
 
+void AddRowScalar(const RowTerms& terms, float* out) { AddScalar(terms, 0, out); }
+
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) void AddAvx2(float weight, const float* row, float* out,
-                                                 size_t count) {
-  const __m256 weights = _mm256_set1_ps(weight);
-  size_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const __m256 sum = _mm256_fmadd_ps(weights, _mm256_loadu_ps(row + i), _mm256_loadu_ps(out + i));
-    _mm256_storeu_ps(out + i, sum);
+// Each expert row is read in long stretches: the same few lines of all rows in turn, a power of two
+// apart, defeat the processor's prefetching.
+__attribute__((target("avx2,fma"))) void AddRowAvx2(const RowTerms& terms, float* out) {
+  constexpr size_t kLanes = 8;
+  constexpr size_t kBlock = 512;
+  alignas(64) float sums[kBlock];
+  const size_t whole = terms.hidden_size / kLanes * kLanes;
+  for (size_t begin = 0; begin < whole; begin += kBlock) {
+    const size_t count = whole - begin < kBlock ? whole - begin : kBlock;
+    for (size_t i = 0; i < count; i += kLanes) {
+      _mm256_store_ps(sums + i, _mm256_setzero_ps());
+    }
+    for (uint32_t slot = 0; slot < terms.top_k; ++slot) {
+      const __m256 weight = _mm256_set1_ps(terms.weights[slot]);
+      const float* row = terms.expert_rows + slot * terms.hidden_size + begin;
+      for (size_t i = 0; i < count; i += kLanes) {
+        const __m256 sum = _mm256_load_ps(sums + i);
+        _mm256_store_ps(sums + i, _mm256_fmadd_ps(weight, _mm256_loadu_ps(row + i), sum));
+      }
+    }
+    for (size_t i = 0; i < count; i += kLanes) {
+      __m256 sum = _mm256_load_ps(sums + i);
+      if (terms.shared != nullptr) {
+        sum = _mm256_add_ps(sum, _mm256_loadu_ps(terms.shared + begin + i));
+      }
+      float* const target = out + begin + i;
+      _mm256_storeu_ps(target, _mm256_add_ps(_mm256_loadu_ps(target), sum));
+    }
   }
-  for (; i < count; ++i) {
-    out[i] = __builtin_fmaf(weight, row[i], out[i]);
-  }
+  AddScalar(terms, whole, out);
 }
 #endif
 
-using AddFunction = void (*)(float, const float*, float*, size_t);
+using AddFunction = void (*)(const RowTerms&, float*);
 
 AddFunction BestAdd() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0) {
-    return AddAvx2;
+    return AddRowAvx2;
   }
 #endif
-  return AddScalar;
+  return AddRowScalar;
 }
 
 }  // namespace
 
 void Combine(const CombineArgs& args) {
   static const AddFunction add = BestAdd();
-  const float* expert_row = args.expert_rows;
-  for (uint32_t row = 0; row < args.row_count; ++row) {
-    float* out = args.out + size_t{row} * args.hidden_size;
-    for (uint32_t slot = 0; slot < args.top_k; ++slot) {
-      add(args.weights[size_t{row} * args.top_k + slot], expert_row, out, args.hidden_size);
-      expert_row += args.hidden_size;
-    }
+  for (size_t row = 0; row < args.row_count; ++row) {
+    const size_t offset = row * args.hidden_size;
+    add({.weights = args.weights + row * args.top_k,
+         .expert_rows = args.expert_rows + offset * args.top_k,
+         .top_k = args.top_k,
+         .hidden_size = args.hidden_size,
+         .shared = args.shared == nullptr ? nullptr : args.shared + offset},
+        args.out + offset);
   }
 }
 

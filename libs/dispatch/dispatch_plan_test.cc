@@ -171,36 +171,43 @@ TEST(DispatchPlan, CoversEachPairOnceAsTheReferenceChoosesOverRandomInputs) {
   }
 }
 
-TEST(Combine, AddsWithOneRoundingPerSlotInSlotOrder) {
+TEST(Combine, AddsWithOneRoundingPerSlotInSlotOrderThenShared) {
   constexpr uint32_t kRows = 3;
   constexpr uint32_t kTopK = 4;
-  constexpr uint32_t kHidden = 21;  // Not a multiple of any vector.
+  constexpr uint32_t kHidden =
+      53;  // Not a multiple of any vector, and more than one block of them.
   Rng rng(7);
   std::vector<float> expert_rows(kRows * kTopK * kHidden);
   std::vector<float> weights(kRows * kTopK);
+  std::vector<float> shared(kRows * kHidden);
   std::vector<float> out(kRows * kHidden);
-  for (std::vector<float>* values : {&expert_rows, &weights, &out}) {
+  for (std::vector<float>* values : {&expert_rows, &weights, &shared, &out}) {
     for (float& value : *values) {
       value = rng.Unit() - 0.5F;
     }
   }
-  std::vector<float> expected = out;
-  for (uint32_t row = 0; row < kRows; ++row) {
-    for (uint32_t slot = 0; slot < kTopK; ++slot) {
+  for (const bool with_shared : {false, true}) {
+    std::vector<float> expected = out;
+    for (uint32_t row = 0; row < kRows; ++row) {
       for (uint32_t i = 0; i < kHidden; ++i) {
-        float& sum = expected[row * kHidden + i];
-        sum = std::fma(weights[row * kTopK + slot], expert_rows[(row * kTopK + slot) * kHidden + i],
-                       sum);
+        float sum = 0.0F;
+        for (uint32_t slot = 0; slot < kTopK; ++slot) {
+          sum = std::fma(weights[row * kTopK + slot],
+                         expert_rows[(row * kTopK + slot) * kHidden + i], sum);
+        }
+        expected[row * kHidden + i] += with_shared ? sum + shared[row * kHidden + i] : sum;
       }
     }
+    std::vector<float> got = out;
+    Combine({.row_count = kRows,
+             .top_k = kTopK,
+             .hidden_size = kHidden,
+             .expert_rows = expert_rows.data(),
+             .weights = weights.data(),
+             .shared = with_shared ? shared.data() : nullptr,
+             .out = got.data()});
+    EXPECT_EQ(got, expected);
   }
-  Combine({.row_count = kRows,
-           .top_k = kTopK,
-           .hidden_size = kHidden,
-           .expert_rows = expert_rows.data(),
-           .weights = weights.data(),
-           .out = out.data()});
-  EXPECT_EQ(out, expected);
 }
 
 }  // namespace

@@ -117,18 +117,20 @@ class Dispatcher final : public TransportHandler {
   std::unique_ptr<Impl> impl_;
 };
 
-// out_row += sum over slots, in slot order, of weight[slot] * expert_rows[slot], in fp32.
-// `expert_rows` [row_count][top_k][hidden_size], `weights` [row_count][top_k], `out`
-// [row_count][hidden_size].
+// out_row += (sum over slots, in slot order from zero, of weight[slot] * expert_rows[slot]) +
+// shared_row, in fp32. `expert_rows` [row_count][top_k][hidden_size], `weights` [row_count][top_k],
+// `shared` (null: none) and `out` [row_count][hidden_size].
 struct CombineArgs {
   uint32_t row_count = 0;
   uint32_t top_k = 0;
   uint32_t hidden_size = 0;
   const float* expert_rows = nullptr;
   const float* weights = nullptr;
+  const float* shared = nullptr;
   float* out = nullptr;
 };
 
+// Any thread; calls on different rows may run at once.
 void Combine(const CombineArgs& args);
 
 }  // namespace switchyard

@@ -29,27 +29,45 @@ void Embed(const StepContext& step, MicroBatch& batch) {
   EmbedRows(step.weights, batch.tokens, batch.x.data(), step.spec.hidden_size);
 }
 
-void Norm(const StepContext& step, std::span<const float> weight, MicroBatch& batch) {
-  NormRows(step.kernels, {.weight = weight,
-                          .epsilon = step.spec.rms_norm_epsilon,
-                          .x = batch.x.data(),
-                          .row_count = batch.row_count(),
-                          .y = batch.normed.data()});
+// Calls rows(first value, row count) for tiles of rows that share `passes` passes over their
+// values.
+template <typename Rows>
+void ForRowTiles(const StepContext& step, const MicroBatch& batch, uint32_t passes,
+                 const Rows& rows) {
+  const uint64_t value_count = uint64_t{batch.row_count()} * step.spec.hidden_size;
+  RunRowTiles(step.pool, batch.row_count(), PassNs(passes * value_count),
+              [&](uint32_t begin, uint32_t end) {
+                rows(size_t{begin} * step.spec.hidden_size, end - begin);
+              });
 }
 
-void AddToResidual(const StepContext& step, MicroBatch& batch) {
-  step.kernels.add(batch.branch.data(), batch.x.data(),
-                   size_t{batch.row_count()} * step.spec.hidden_size);
+void NormTile(const StepContext& step, std::span<const float> weight, MicroBatch& batch,
+              size_t first, uint32_t row_count) {
+  NormRows(step.kernels, {.weight = weight,
+                          .epsilon = step.spec.rms_norm_epsilon,
+                          .x = batch.x.data() + first,
+                          .row_count = row_count,
+                          .y = batch.normed.data() + first});
+}
+
+void AddTileToResidual(const StepContext& step, MicroBatch& batch, size_t first,
+                       uint32_t row_count) {
+  step.kernels.add(batch.branch.data() + first, batch.x.data() + first,
+                   size_t{row_count} * step.spec.hidden_size);
 }
 
 // Norm, attention, residual, and the norm of what follows.
 void Attend(const StepContext& step, LayerId layer, MicroBatch& batch) {
   const StageTimer timer(step.clock, step.times, Stage::kAttention);
   const LayerWeights& weights = step.weights.layers[layer.value()];
-  Norm(step, weights.input_norm, batch);
+  ForRowTiles(step, batch, 1, [&](size_t first, uint32_t row_count) {
+    NormTile(step, weights.input_norm, batch, first, row_count);
+  });
   step.attention.Run(layer, batch.rows, batch.normed.data(), batch.branch.data(), step.cache);
-  AddToResidual(step, batch);
-  Norm(step, weights.post_attention_norm, batch);
+  ForRowTiles(step, batch, 2, [&](size_t first, uint32_t row_count) {
+    AddTileToResidual(step, batch, first, row_count);
+    NormTile(step, weights.post_attention_norm, batch, first, row_count);
+  });
 }
 
 void RunDense(const StepContext& step, LayerId layer, MicroBatch& batch) {
@@ -61,7 +79,9 @@ void RunDense(const StepContext& step, LayerId layer, MicroBatch& batch) {
           .y = batch.branch.data(),
           .scratch = &batch.scratch,
           .prepared = &batch.prepared});
-  AddToResidual(step, batch);
+  ForRowTiles(step, batch, 1, [&](size_t first, uint32_t row_count) {
+    AddTileToResidual(step, batch, first, row_count);
+  });
 }
 
 void ChooseExperts(const StepContext& step, LayerId layer, MicroBatch& batch) {
@@ -70,7 +90,8 @@ void ChooseExperts(const StepContext& step, LayerId layer, MicroBatch& batch) {
                         .layer = step.weights.layers[layer.value()],
                         .kernels = step.kernels,
                         .x = batch.normed.data(),
-                        .row_count = batch.row_count()};
+                        .row_count = batch.row_count(),
+                        .pool = &step.pool};
   if (!step.forced_experts) {
     RunGate(input, batch.gate);
     return;
@@ -124,18 +145,18 @@ absl::Status CollectExperts(const StepContext& step, MicroBatch& batch) {
   }
   SY_RETURN_IF_ERROR(AwaitExperts(step, batch));
   const StageTimer timer(step.clock, step.times, Stage::kCombine);
-  const size_t value_count = size_t{batch.row_count()} * step.spec.hidden_size;
-  std::fill_n(batch.branch.data(), value_count, 0.0F);
-  Combine({.row_count = batch.row_count(),
-           .top_k = step.spec.top_k,
-           .hidden_size = step.spec.hidden_size,
-           .expert_rows = batch.expert_rows.data(),
-           .weights = batch.gate.weights.data(),
-           .out = batch.branch.data()});
-  if (step.spec.shared_expert_count > 0) {
-    step.kernels.add(batch.shared.data(), batch.branch.data(), value_count);
-  }
-  AddToResidual(step, batch);
+  const size_t top_k = step.spec.top_k;
+  const size_t hidden = step.spec.hidden_size;
+  // Counted as two passes only: answers to few rows lie in this thread's caches.
+  ForRowTiles(step, batch, 2, [&](size_t first, uint32_t row_count) {
+    Combine({.row_count = row_count,
+             .top_k = step.spec.top_k,
+             .hidden_size = step.spec.hidden_size,
+             .expert_rows = batch.expert_rows.data() + first * top_k,
+             .weights = batch.gate.weights.data() + first / hidden * top_k,
+             .shared = step.spec.shared_expert_count > 0 ? batch.shared.data() + first : nullptr,
+             .out = batch.x.data() + first});
+  });
   return absl::OkStatus();
 }
 

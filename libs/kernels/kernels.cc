@@ -93,7 +93,11 @@ absl::StatusOr<const Kernels*> KernelsFor(InstructionSet set) {
   return &TableOf(set);
 }
 
-const Kernels& BestKernels() { return TableOf(SupportedInstructionSets().back()); }
+// To ask the processor takes many microseconds in a virtual machine: once is enough.
+const Kernels& BestKernels() {
+  static const Kernels& best = TableOf(SupportedInstructionSets().back());
+  return best;
+}
 
 float Exp(float x) { return internal::ExpOf(internal::ScalarVector<1>{{x}}).lane[0]; }
 

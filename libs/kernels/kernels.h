@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 
 #include "libs/kernels/compute_pool.h"
@@ -123,6 +124,25 @@ const Kernels& BestKernels();
 // Exp as all tables compute it (max error about 2 ulp; 0 below -87.3, saturates above 88.3).
 float Exp(float x);
 
+// What one thread takes, roughly: for a product whose weights come from memory, and for one pass
+// over f32 values (a norm, a sum, a conversion). Only decides what is worth a hand-over.
+uint64_t ProductNs(ActivationForm form, size_t weight_bytes, uint64_t multiply_adds);
+uint64_t PassNs(uint64_t value_count);
+
+// tile(i) for each i in [0, tile_count): over the pool, or all on this thread when together they
+// take less (`work_ns`, on one thread) than a hand-over is worth.
+void RunTiles(ComputePool& pool, uint32_t tile_count, uint64_t work_ns,
+              absl::FunctionRef<void(uint32_t)> tile);
+
+// The same for rows [0, row_count), a few of them to a tile: rows(begin, end).
+void RunRowTiles(ComputePool& pool, uint32_t row_count, uint64_t work_ns,
+                 absl::FunctionRef<void(uint32_t, uint32_t)> rows);
+
+// Tiles of some phases in one hand-over: tile(phase, i) for each i in [0, tile_counts[phase]), none
+// before all tiles of the phases before are done.
+void RunPhases(ComputePool& pool, std::span<const uint32_t> tile_counts, uint64_t work_ns,
+               absl::FunctionRef<void(uint32_t, uint32_t)> tile);
+
 // y = x w^T with column tiles spread over the pool.
 void ParallelGemm(const Kernels& kernels, ComputePool& pool, const GemmArgs& args);
 
@@ -156,6 +176,10 @@ ActivationView PrepareRows(const Kernels& kernels, ComputePool& pool, const Prep
 
 // All outputs of w, or [column_begin, column_end), with column tiles spread over the pool.
 void ParallelPackedGemm(const Kernels& kernels, ComputePool& pool, const PackedGemmArgs& args);
+
+// Some products, none of which needs another's result, in one hand-over.
+void ParallelPackedGemms(const Kernels& kernels, ComputePool& pool,
+                         std::span<const PackedGemmArgs> products);
 
 // One activated expert of a grouped GEMM: rows [first_row, first_row + row_count) of the sorted
 // input.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <numeric>
 
 #include "libs/base/check.h"
 #include "libs/kernels/kernels.h"
@@ -21,11 +22,14 @@ constexpr uint64_t kBytesPerNs = 30;
 constexpr uint64_t kF32PerNs = 100;
 constexpr uint64_t kBf16PerNs = 200;
 constexpr uint64_t kInt8PerNs = 300;
-constexpr uint64_t kPreparedPerNs = 4;
+constexpr uint64_t kPassedPerNs = 4;
 
 // Columns per tile are a multiple of this where there are enough of them: whole strips of the
 // kernels and whole blocks of the depth of the next product.
 constexpr uint32_t kColumnGrain = 64;
+
+// Rows of one tile of RunRowTiles.
+constexpr uint32_t kRowsPerTile = 8;
 
 // Tiles for each thread: enough that none idles long at the end.
 constexpr uint32_t kTilesPerThread = 8;
@@ -33,14 +37,6 @@ constexpr uint32_t kTilesPerThread = 8;
 uint32_t CeilDivide(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 uint32_t RoundUp(uint32_t value, uint32_t step) { return CeilDivide(value, step) * step; }
-
-uint64_t EstimateNs(ActivationForm form, size_t weight_bytes, uint64_t multiply_adds) {
-  uint64_t per_ns = kF32PerNs;
-  if (form != ActivationForm::kF32) {
-    per_ns = form == ActivationForm::kBf16 ? kBf16PerNs : kInt8PerNs;
-  }
-  return std::max(weight_bytes / kBytesPerNs, multiply_adds / per_ns);
-}
 
 // Splits `column_count` columns that take `work_ns` over threads.
 uint32_t ColumnsPerTile(uint32_t column_count, uint64_t work_ns, uint32_t thread_count) {
@@ -157,31 +153,97 @@ uint32_t GroupColumns(uint32_t column_count, size_t group_count, uint32_t thread
   return std::min(RoundUp(columns, kColumnGrain), RoundUp(column_count, kColumnGrain));
 }
 
-// Runs multiply(part) for tiles of the columns of `args` (GemmArgs or PackedGemmArgs) over the
-// pool, or for all of them here when `work` nanoseconds are not worth a hand-over.
-template <typename Args, typename Multiply>
-void SpreadColumns(ComputePool& pool, const Args& args, uint64_t work, const Multiply& multiply) {
-  const uint32_t column_count = args.column_end - args.column_begin;
-  const uint32_t step = ColumnsPerTile(column_count, work, pool.thread_count());
-  if (step >= column_count) {
-    multiply(args);
-    return;
+// Sleeps only after some 15 us: what is waited for is mostly shorter, and to wake takes as long.
+void WaitUntilAtLeast(const std::atomic<uint32_t>& count, uint32_t least) {
+  constexpr int kLooks = 1000;
+  for (int i = 0; i < kLooks && count.load(std::memory_order_acquire) < least; ++i) {
+    __builtin_ia32_pause();
   }
-  pool.Run(CeilDivide(column_count, step), [&](uint32_t tile) {
-    Args part = args;
-    part.column_begin += tile * step;
-    part.column_end = std::min(part.column_begin + step, args.column_end);
-    multiply(part);
-  });
+  for (;;) {
+    const uint32_t seen = count.load(std::memory_order_acquire);
+    if (seen >= least) {
+      return;
+    }
+    count.wait(seen, std::memory_order_acquire);
+  }
+}
+
+// The columns [tile * step, (tile + 1) * step) of what `args` (GemmArgs or PackedGemmArgs) asks
+// for.
+template <typename Args>
+Args ColumnTile(const Args& args, uint32_t tile, uint32_t step) {
+  Args part = args;
+  part.column_begin += tile * step;
+  part.column_end = std::min(part.column_begin + step, args.column_end);
+  return part;
+}
+
+uint64_t PackedGemmNs(const PackedGemmArgs& args) {
+  const uint32_t column_count = args.column_end - args.column_begin;
+  return ProductNs(args.x.form, PackedBytes(args.w.format, column_count, args.w.columns),
+                   uint64_t{column_count} * args.w.columns * args.x.row_count);
 }
 
 }  // namespace
 
+uint64_t ProductNs(ActivationForm form, size_t weight_bytes, uint64_t multiply_adds) {
+  uint64_t per_ns = kF32PerNs;
+  if (form != ActivationForm::kF32) {
+    per_ns = form == ActivationForm::kBf16 ? kBf16PerNs : kInt8PerNs;
+  }
+  return std::max(weight_bytes / kBytesPerNs, multiply_adds / per_ns);
+}
+
+uint64_t PassNs(uint64_t value_count) { return value_count / kPassedPerNs; }
+
+void RunTiles(ComputePool& pool, uint32_t tile_count, uint64_t work_ns,
+              absl::FunctionRef<void(uint32_t)> tile) {
+  if (work_ns >= kHandOverNs) {
+    pool.Run(tile_count, tile);
+    return;
+  }
+  for (uint32_t i = 0; i < tile_count; ++i) {
+    tile(i);
+  }
+}
+
+void RunRowTiles(ComputePool& pool, uint32_t row_count, uint64_t work_ns,
+                 absl::FunctionRef<void(uint32_t, uint32_t)> rows) {
+  if (work_ns < kHandOverNs || pool.thread_count() == 1) {
+    rows(0, row_count);
+    return;
+  }
+  pool.Run(CeilDivide(row_count, kRowsPerTile), [&](uint32_t tile) {
+    rows(tile * kRowsPerTile, std::min((tile + 1) * kRowsPerTile, row_count));
+  });
+}
+
+void RunPhases(ComputePool& pool, std::span<const uint32_t> tile_counts, uint64_t work_ns,
+               absl::FunctionRef<void(uint32_t, uint32_t)> tile) {
+  const uint32_t total = std::accumulate(tile_counts.begin(), tile_counts.end(), 0U);
+  std::atomic<uint32_t> done{0};
+  // Tiles are taken in order, so a tile waits only for tiles that other threads are at.
+  RunTiles(pool, total, work_ns, [&](uint32_t index) {
+    uint32_t phase = 0;
+    uint32_t begin = 0;
+    for (; index - begin >= tile_counts[phase]; ++phase) {
+      begin += tile_counts[phase];
+    }
+    WaitUntilAtLeast(done, begin);
+    tile(phase, index - begin);
+    done.fetch_add(1, std::memory_order_acq_rel);
+    done.notify_all();
+  });
+}
+
 void ParallelGemm(const Kernels& kernels, ComputePool& pool, const GemmArgs& args) {
   const uint64_t weight_count = uint64_t{args.column_end - args.column_begin} * args.w.columns;
-  const uint64_t work = EstimateNs(ActivationForm::kF32, weight_count * BytesOf(args.w.dtype),
-                                   weight_count * args.row_count);
-  SpreadColumns(pool, args, work, [&kernels](const GemmArgs& part) { kernels.gemm(part); });
+  const uint64_t work = ProductNs(ActivationForm::kF32, weight_count * BytesOf(args.w.dtype),
+                                  weight_count * args.row_count);
+  const uint32_t column_count = args.column_end - args.column_begin;
+  const uint32_t step = ColumnsPerTile(column_count, work, pool.thread_count());
+  RunTiles(pool, CeilDivide(column_count, step), work,
+           [&](uint32_t tile) { kernels.gemm(ColumnTile(args, tile, step)); });
 }
 
 void PackedGemm(const Kernels& kernels, const PackedGemmArgs& args) {
@@ -224,32 +286,43 @@ ActivationView PrepareRows(const Kernels& kernels, ComputePool& pool, const Prep
   view.row_bytes = ActivationRowBytes(args.form, args.columns);
   std::byte* const data = buffer.Reserve(view.row_bytes * args.row_count);
   view.data = data;
-  constexpr uint32_t kRowsPerTile = 8;
-  const auto prepare = [&](uint32_t tile) {
-    const uint32_t end = std::min((tile + 1) * kRowsPerTile, args.row_count);
-    for (uint32_t row = tile * kRowsPerTile; row < end; ++row) {
-      kernels.prepare_row(args.form, args.x + row * args.x_stride, args.columns,
-                          data + row * view.row_bytes);
-    }
-  };
-  const uint32_t tile_count = CeilDivide(args.row_count, kRowsPerTile);
-  if (uint64_t{args.row_count} * args.columns / kPreparedPerNs < kHandOverNs) {
-    for (uint32_t tile = 0; tile < tile_count; ++tile) {
-      prepare(tile);
-    }
-  } else {
-    pool.Run(tile_count, prepare);
-  }
+  RunRowTiles(pool, args.row_count, PassNs(uint64_t{args.row_count} * args.columns),
+              [&](uint32_t begin, uint32_t end) {
+                for (uint32_t row = begin; row < end; ++row) {
+                  kernels.prepare_row(args.form, args.x + row * args.x_stride, args.columns,
+                                      data + row * view.row_bytes);
+                }
+              });
   return view;
 }
 
 void ParallelPackedGemm(const Kernels& kernels, ComputePool& pool, const PackedGemmArgs& args) {
-  const uint32_t column_count = args.column_end - args.column_begin;
-  const uint64_t work =
-      EstimateNs(args.x.form, PackedBytes(args.w.format, column_count, args.w.columns),
-                 uint64_t{column_count} * args.w.columns * args.x.row_count);
-  SpreadColumns(pool, args, work,
-                [&kernels](const PackedGemmArgs& part) { PackedGemm(kernels, part); });
+  ParallelPackedGemms(kernels, pool, {&args, 1});
+}
+
+void ParallelPackedGemms(const Kernels& kernels, ComputePool& pool,
+                         std::span<const PackedGemmArgs> products) {
+  uint64_t work = 0;
+  for (const PackedGemmArgs& args : products) {
+    work += PackedGemmNs(args);
+  }
+  const auto step_of = [&](const PackedGemmArgs& args) {
+    return ColumnsPerTile(args.column_end - args.column_begin, work, pool.thread_count());
+  };
+  const auto tiles_of = [&](const PackedGemmArgs& args) {
+    return CeilDivide(args.column_end - args.column_begin, step_of(args));
+  };
+  uint32_t tile_count = 0;
+  for (const PackedGemmArgs& args : products) {
+    tile_count += tiles_of(args);
+  }
+  RunTiles(pool, tile_count, work, [&](uint32_t tile) {
+    const PackedGemmArgs* args = products.data();
+    for (; tile >= tiles_of(*args); ++args) {
+      tile -= tiles_of(*args);
+    }
+    PackedGemm(kernels, ColumnTile(*args, tile, step_of(*args)));
+  });
 }
 
 void GroupedFfn(const Kernels& kernels, ComputePool& pool, const GroupedFfnArgs& args) {
@@ -283,8 +356,8 @@ void GroupedFfn(const Kernels& kernels, ComputePool& pool, const GroupedFfnArgs&
     run.product.data = run.product_data;
   }
   const size_t group_count = args.groups.size();
-  const uint64_t work = EstimateNs(args.x.form, weight_bytes,
-                                   3 * row_count * args.hidden_size * args.intermediate_size);
+  const uint64_t work = ProductNs(args.x.form, weight_bytes,
+                                  3 * row_count * args.hidden_size * args.intermediate_size);
   const bool alone = pool.thread_count() == 1 || work < kHandOverNs;
   const uint32_t thread_count = alone ? 1 : pool.thread_count();
   run.up_columns = GroupColumns(args.intermediate_size, group_count, thread_count);

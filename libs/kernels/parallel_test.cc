@@ -50,6 +50,46 @@ std::vector<float> RandomVector(Rng& rng, size_t count) {
   return values;
 }
 
+TEST(RunRowTiles, CoversEachRowOnceWhateverTheWorkAndThreads) {
+  for (const uint32_t thread_count : {1U, 3U}) {
+    ComputePool pool(thread_count);
+    for (const uint32_t row_count : {0U, 1U, 8U, 45U}) {
+      for (const uint64_t work_ns : {uint64_t{0}, uint64_t{1} << 40}) {
+        std::vector<std::atomic<int>> visits(row_count);
+        RunRowTiles(pool, row_count, work_ns, [&](uint32_t begin, uint32_t end) {
+          for (uint32_t row = begin; row < end; ++row) {
+            ++visits[row];
+          }
+        });
+        for (const std::atomic<int>& count : visits) {
+          EXPECT_EQ(count.load(), 1);
+        }
+      }
+    }
+  }
+}
+
+TEST(RunPhases, StartsNoTileBeforeTheEarlierPhasesAreDone) {
+  const std::vector<uint32_t> tile_counts = {5, 0, 1, 7, 3};
+  for (const uint32_t thread_count : {1U, 2U, 5U}) {
+    ComputePool pool(thread_count);
+    for (uint32_t round = 0; round < 100; ++round) {
+      std::vector<std::atomic<uint32_t>> done(tile_counts.size());
+      std::atomic<uint32_t> early_count{0};
+      RunPhases(pool, tile_counts, uint64_t{1} << 40, [&](uint32_t phase, uint32_t tile) {
+        for (uint32_t before = 0; before < phase; ++before) {
+          early_count += done[before] < tile_counts[before] ? 1 : 0;
+        }
+        done[phase] += tile < tile_counts[phase] ? 1 : 0;
+      });
+      EXPECT_EQ(early_count.load(), 0U);
+      for (size_t phase = 0; phase < done.size(); ++phase) {
+        EXPECT_EQ(done[phase].load(), tile_counts[phase]);
+      }
+    }
+  }
+}
+
 TEST(ParallelGemm, GivesTheBitsOfOneThread) {
   Rng rng(31);
   const uint32_t depth = 300;
@@ -114,6 +154,45 @@ class Weights {
   std::shared_ptr<std::byte> data_;
   std::vector<float> values_;
 };
+
+TEST(ParallelPackedGemms, GivesTheBitsOfProductsAlone) {
+  Rng rng(33);
+  constexpr uint32_t kRows = 9;
+  constexpr uint32_t kDepth = 512;
+  const std::vector<float> x = RandomVector(rng, size_t{kRows} * kDepth);
+  std::vector<Weights> weights;
+  for (const uint32_t outputs : {500U, 64U, 1030U}) {
+    weights.emplace_back(WeightFormat::kBf16, RandomVector(rng, size_t{outputs} * kDepth), kDepth);
+  }
+  for (const uint32_t thread_count : {1U, 2U, 8U}) {
+    ComputePool pool(thread_count);
+    ActivationBuffer buffer;
+    const ActivationView view = PrepareRows(BestKernels(), pool,
+                                            {.form = ActivationForm::kBf16,
+                                             .x = x.data(),
+                                             .x_stride = kDepth,
+                                             .row_count = kRows,
+                                             .columns = kDepth},
+                                            buffer);
+    std::vector<PackedGemmArgs> products;
+    std::vector<std::vector<float>> want;
+    std::vector<std::vector<float>> got;
+    for (const Weights& w : weights) {
+      const uint32_t outputs = w.packed().rows;
+      want.emplace_back(size_t{kRows} * outputs);
+      got.emplace_back(size_t{kRows} * outputs);
+      products.push_back({.x = view,
+                          .w = w.packed(),
+                          .y = want.back().data(),
+                          .y_stride = outputs,
+                          .column_end = outputs});
+      PackedGemm(BestKernels(), products.back());
+      products.back().y = got.back().data();
+    }
+    ParallelPackedGemms(BestKernels(), pool, products);
+    EXPECT_EQ(got, want);
+  }
+}
 
 double DotOf(const float* a, const double* b, uint32_t count) {
   double sum = 0.0;

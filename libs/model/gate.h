@@ -15,7 +15,11 @@ namespace switchyard {
 struct GateOutput {
   std::vector<uint16_t> experts;  // [rows][top_k]
   std::vector<float> weights;     // [rows][top_k]
-  std::vector<float> scores;      // Working memory, kept to avoid allocation per step.
+  // Working memory, kept to avoid allocation per step.
+  std::vector<float> scores;           // [rows][experts]
+  std::vector<float> biased;           // [rows][experts]
+  std::vector<uint64_t> group_ranks;   // [rows][top_k_groups]
+  std::vector<uint64_t> expert_ranks;  // [rows][top_k]
 };
 
 // All references outlive the call.
@@ -25,7 +29,7 @@ struct GateInput {
   const Kernels& kernels;
   const float* x = nullptr;  // [row_count][hidden]
   uint32_t row_count = 0;
-  ComputePool* pool = nullptr;  // Spreads the logits' GEMM; null: the calling thread only.
+  ComputePool* pool = nullptr;  // Shares the rows' work; null: the calling thread only.
 };
 
 // RunGate is the noaux_tc gate of DeepSeek-V3 (arXiv 2412.19437 §2.1.2): sigmoid scores in fp32,

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -51,6 +53,15 @@ class GateFixture : public testing::Test {
   LayerWeights layer_;
   std::vector<float> identity_;
 };
+
+// Indices of values in descending order, the lower index of equals first.
+std::vector<size_t> Descending(const std::vector<float>& values) {
+  std::vector<size_t> order(values.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return values[a] > values[b]; });
+  return order;
+}
 
 float Sigmoid(double x) { return static_cast<float>(1.0 / (1.0 + std::exp(-x))); }
 
@@ -112,10 +123,11 @@ TEST_F(GateFixture, NanAndInfiniteLogitsStillGiveDistinctExperts) {
   }
 }
 
-TEST_F(GateFixture, RowsDoNotDependOnTheirNeighbours) {
+TEST_F(GateFixture, RowsDoNotDependOnTheirNeighboursOrThreads) {
   Configure(16, 4, 2, 5);
+  constexpr size_t kRows = 75;  // Some tiles of rows, the last one not full.
   Rng rng(11);
-  std::vector<float> rows(16 * 9);
+  std::vector<float> rows(16 * kRows);
   for (float& value : rows) {
     value = rng.Unit() * 4 - 2;
   }
@@ -123,7 +135,7 @@ TEST_F(GateFixture, RowsDoNotDependOnTheirNeighbours) {
     bias = rng.Unit() - 0.5F;
   }
   const GateOutput together = Run(rows);
-  for (size_t row = 0; row < 9; ++row) {
+  for (size_t row = 0; row < kRows; ++row) {
     const GateOutput alone = Run({rows.begin() + static_cast<ptrdiff_t>(row * 16),
                                   rows.begin() + static_cast<ptrdiff_t>(row * 16 + 16)});
     for (size_t k = 0; k < 5; ++k) {
@@ -138,6 +150,43 @@ TEST_F(GateFixture, RowsDoNotDependOnTheirNeighbours) {
   RunGate(input, pooled);
   EXPECT_EQ(pooled.experts, together.experts);
   EXPECT_EQ(pooled.weights, together.weights);
+}
+
+TEST_F(GateFixture, ChoosesAsSortingWould) {
+  Configure(48, 8, 3, 7);
+  constexpr size_t kRows = 40;
+  Rng rng(12);
+  std::vector<float> rows(48 * kRows);
+  for (float& value : rows) {
+    value = static_cast<float>(rng.Below(9)) - 4.0F;  // Many ties.
+  }
+  for (float& bias : layer_.gate_bias) {
+    bias = static_cast<float>(rng.Below(3)) - 1.0F;
+  }
+  const GateOutput output = Run(rows);
+  for (size_t row = 0; row < kRows; ++row) {
+    std::vector<float> biased(48);
+    BestKernels().sigmoid(&rows[row * 48], biased.data(), 48);
+    for (size_t e = 0; e < 48; ++e) {
+      biased[e] += layer_.gate_bias[e];
+    }
+    std::vector<float> groups;
+    for (size_t g = 0; g < 8; ++g) {
+      std::vector<float> group(biased.begin() + static_cast<ptrdiff_t>(g * 6),
+                               biased.begin() + static_cast<ptrdiff_t>(g * 6 + 6));
+      std::sort(group.begin(), group.end(), std::greater<>());
+      groups.push_back(group[0] + group[1]);
+    }
+    const std::vector<size_t> group_order = Descending(groups);
+    for (size_t place = 3; place < 8; ++place) {
+      std::fill_n(biased.begin() + static_cast<ptrdiff_t>(group_order[place] * 6), 6,
+                  -std::numeric_limits<float>::infinity());
+    }
+    const std::vector<size_t> order = Descending(biased);
+    for (size_t k = 0; k < 7; ++k) {
+      EXPECT_EQ(output.experts[row * 7 + k], order[k]) << "row " << row << " slot " << k;
+    }
+  }
 }
 
 TEST_F(GateFixture, ForcedExpertsAreWeighedAsTheirScoresSay) {

@@ -1,9 +1,9 @@
 #include "libs/model/mla_attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
-#include <functional>
 #include <vector>
 
 #include "libs/base/check.h"
@@ -17,9 +17,6 @@ namespace {
 // config.json's rms_norm_eps.
 constexpr float kLatentNormEpsilon = 1e-6F;
 
-// Below this many multiply-adds a hand-over to other threads costs more than it saves.
-constexpr uint64_t kParallelWorkMin = 400'000;
-
 // Heads of one row that walk the cached rows together in the absorbed form.
 constexpr uint32_t kHeadsPerTile = 16;
 
@@ -28,6 +25,8 @@ struct RowRun {
   uint32_t first_row = 0;
   uint32_t row_count = 0;
 };
+
+uint32_t CeilDivide(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
@@ -53,119 +52,144 @@ class MlaAttention::Impl {
     SY_CHECK(cache.layout().latent_dim == spec_.latent_dim());
     const LayerWeights& layer = weights_.layers[layer_index_];
     const auto row_count = static_cast<uint32_t>(rows.size());
-    ProjectQueriesAndLatents(layer, row_count, x);
-    FinishQueries(rows);
-    StoreLatents(layer, rows, cache);
+    ProjectDown(layer, row_count, x);
+    FinishLatents(layer, rows, cache);
+    if (spec_.q_lora_rank > 0) {
+      Multiply(layer.q_b_proj, query_latents_.data(), row_count, {}, queries_.data());
+    }
     Attend(layer, rows, cache);
-    Multiply(Prepare(layer.o_proj, values_.data(), row_count), layer.o_proj, layer.o_bias, out);
+    Multiply(layer.o_proj, values_.data(), row_count, layer.o_bias, out);
   }
 
  private:
   size_t QueryStride() const { return size_t{spec_.head_count} * spec_.qk_dim(); }
 
-  size_t ValueStride() const { return size_t{spec_.head_count} * spec_.value_dim; }
-
   size_t LatentQueryStride() const { return size_t{spec_.head_count} * spec_.latent_dim(); }
 
+  size_t LatentValueStride() const { return size_t{spec_.head_count} * spec_.kv_lora_rank; }
+
+  size_t ValueStride() const { return size_t{spec_.head_count} * spec_.value_dim; }
+
   // Rows of w.columns in the form that w wants.
-  ActivationView Prepare(const PackedMatrix& w, const float* x, uint32_t row_count) {
+  ActivationView Prepare(const PackedMatrix& w, const float* x, uint32_t row_count,
+                         ActivationBuffer& buffer) {
     return PrepareRows(kernels_, *pool_,
                        {.form = FormFor(w.format),
                         .x = x,
                         .x_stride = w.columns,
                         .row_count = row_count,
                         .columns = w.columns},
-                       prepared_);
+                       buffer);
   }
 
-  // y: [rows of x][w.rows]; an empty bias is none.
-  void Multiply(const ActivationView& x, const PackedMatrix& w, const std::vector<float>& bias,
-                float* y) {
-    ParallelPackedGemm(kernels_, *pool_,
-                       {.x = x,
-                        .w = w,
-                        .bias = bias.empty() ? nullptr : bias.data(),
-                        .y = y,
-                        .y_stride = w.rows,
-                        .column_end = w.rows});
+  // What makes y [row][w.rows]; an empty bias is none.
+  static PackedGemmArgs Product(const ActivationView& x, const PackedMatrix& w,
+                                const std::vector<float>& bias, float* y) {
+    return {.x = x,
+            .w = w,
+            .bias = bias.empty() ? nullptr : bias.data(),
+            .y = y,
+            .y_stride = w.rows,
+            .column_end = w.rows};
   }
 
-  void RunTiles(uint32_t tile_count, uint64_t work, const std::function<void(uint32_t)>& tile) {
-    if (work >= kParallelWorkMin) {
-      pool_->Run(tile_count, tile);
-      return;
-    }
-    for (uint32_t i = 0; i < tile_count; ++i) {
-      tile(i);
-    }
+  // y [row][w.rows] from x [row][w.columns].
+  void Multiply(const PackedMatrix& w, const float* x, uint32_t row_count,
+                const std::vector<float>& bias, float* y) {
+    ParallelPackedGemm(kernels_, *pool_, Product(Prepare(w, x, row_count, prepared_), w, bias, y));
   }
 
-  // Fills queries_ [row][head][qk_dim] and latents_ [row][latent_dim], as projected.
-  void ProjectQueriesAndLatents(const LayerWeights& layer, uint32_t row_count, const float* x) {
+  // All products with x: fills latents_ [row][latent_dim] and query_latents_ [row][q_lora_rank]
+  // (or, without a low rank, queries_ [row][head][qk_dim]) as projected.
+  void ProjectDown(const LayerWeights& layer, uint32_t row_count, const float* x) {
+    const bool low_rank = spec_.q_lora_rank > 0;
     queries_.resize(row_count * QueryStride());
     latents_.resize(size_t{row_count} * spec_.latent_dim());
-    const PackedMatrix& first = spec_.q_lora_rank > 0 ? layer.q_a_proj : layer.q_proj;
-    ActivationView prepared = Prepare(first, x, row_count);
-    if (FormFor(first.format) != FormFor(layer.kv_a_proj.format)) {
-      Multiply(Prepare(layer.kv_a_proj, x, row_count), layer.kv_a_proj, layer.kv_a_bias,
-               latents_.data());
-      prepared = Prepare(first, x, row_count);
-    } else {
-      Multiply(prepared, layer.kv_a_proj, layer.kv_a_bias, latents_.data());
+    query_latents_.resize(size_t{row_count} * spec_.q_lora_rank);
+    const PackedMatrix& first = low_rank ? layer.q_a_proj : layer.q_proj;
+    const ActivationView prepared = Prepare(first, x, row_count, prepared_);
+    const ActivationView latent_prepared =
+        FormFor(first.format) == FormFor(layer.kv_a_proj.format)
+            ? prepared
+            : Prepare(layer.kv_a_proj, x, row_count, latent_prepared_);
+    const std::array<PackedGemmArgs, 2> products = {
+        Product(prepared, first, low_rank ? layer.q_a_bias : no_bias_,
+                low_rank ? query_latents_.data() : queries_.data()),
+        Product(latent_prepared, layer.kv_a_proj, layer.kv_a_bias, latents_.data())};
+    ParallelPackedGemms(kernels_, *pool_, products);
+  }
+
+  // Norms the latents of the queries; finishes those of the keys and stores them.
+  void FinishLatents(const LayerWeights& layer, std::span<const AttentionRow> rows,
+                     KvStorage& cache) {
+    for (const AttentionRow& row : rows) {
+      rope_.Extend(row.position + 1);
     }
+    const size_t value_count = rows.size() * (size_t{spec_.q_lora_rank} + spec_.latent_dim());
+    RunRowTiles(*pool_, static_cast<uint32_t>(rows.size()), 2 * PassNs(value_count),
+                [&](uint32_t begin, uint32_t end) {
+                  internal::ScratchLease scratch(scratch_);
+                  for (uint32_t row = begin; row < end; ++row) {
+                    NormQueryLatent(layer, row);
+                    StoreLatent(layer, rows[row], latents_.data() + row * spec_.latent_dim(),
+                                {cache, *scratch});
+                  }
+                });
+  }
+
+  void NormQueryLatent(const LayerWeights& layer, uint32_t row) {
     if (spec_.q_lora_rank == 0) {
-      Multiply(prepared, layer.q_proj, {}, queries_.data());
       return;
     }
-    query_latents_.resize(size_t{row_count} * spec_.q_lora_rank);
-    Multiply(prepared, layer.q_a_proj, layer.q_a_bias, query_latents_.data());
-    for (uint32_t row = 0; row < row_count; ++row) {
-      float* const latent = query_latents_.data() + size_t{row} * spec_.q_lora_rank;
-      kernels_.rms_norm(latent, layer.q_a_norm.data(), kLatentNormEpsilon, latent,
-                        spec_.q_lora_rank);
-    }
-    Multiply(Prepare(layer.q_b_proj, query_latents_.data(), row_count), layer.q_b_proj, {},
-             queries_.data());
+    float* const latent = query_latents_.data() + size_t{row} * spec_.q_lora_rank;
+    kernels_.rms_norm(latent, layer.q_a_norm.data(), kLatentNormEpsilon, latent, spec_.q_lora_rank);
   }
 
-  // Scales queries_ and rotates their rotary part.
-  void FinishQueries(std::span<const AttentionRow> rows) {
-    const auto row_count = static_cast<uint32_t>(rows.size());
-    for (uint32_t row = 0; row < row_count; ++row) {
-      rope_.Extend(rows[row].position + 1);
-      float* const query = queries_.data() + row * QueryStride();
-      kernels_.scale(softmax_scale_, query, QueryStride());
-      for (uint32_t head = 0; head < spec_.head_count; ++head) {
-        RotateInPlace(rows[row].position, query + head * spec_.qk_dim() + spec_.nope_dim);
-      }
-    }
-  }
+  struct StoreTarget {
+    KvStorage& cache;
+    internal::MlaScratch& scratch;
+  };
 
-  void RotateInPlace(uint32_t position, float* x) {
-    rotary_.assign(x, x + spec_.rope_dim);
-    rope_.Rotate(position, rotary_.data(), x);
-  }
-
-  // What the cache keeps of each row: the normed latent and the rotated key, rounded to its dtype.
-  void StoreLatents(const LayerWeights& layer, std::span<const AttentionRow> rows,
-                    KvStorage& cache) {
+  // What the cache keeps of a row: the normed latent and the rotated key, rounded to its dtype.
+  void StoreLatent(const LayerWeights& layer, const AttentionRow& row, float* latent,
+                   const StoreTarget& target) {
+    KvStorage& cache = target.cache;
     const uint32_t latent_dim = spec_.latent_dim();
     const uint32_t block_size = cache.layout().block_size;
-    for (size_t row = 0; row < rows.size(); ++row) {
-      float* const latent = latents_.data() + row * latent_dim;
-      const uint32_t position = rows[row].position;
-      kernels_.rms_norm(latent, layer.kv_a_norm.data(), kLatentNormEpsilon, latent,
-                        spec_.kv_lora_rank);
-      RotateInPlace(position, latent + spec_.kv_lora_rank);
-      SY_CHECK(position / block_size < rows[row].blocks.size());
-      const BlockId block = rows[row].blocks[position / block_size];
-      void* const stored = cache.Row(layer_index_, block, position % block_size);
-      if (cache.layout().dtype == Dtype::kBf16) {
-        kernels_.f32_to_bf16(latent, static_cast<uint16_t*>(stored), latent_dim);
-      } else {
-        std::memcpy(stored, latent, latent_dim * sizeof(float));
-      }
+    kernels_.rms_norm(latent, layer.kv_a_norm.data(), kLatentNormEpsilon, latent,
+                      spec_.kv_lora_rank);
+    RotateInPlace(row.position, latent + spec_.kv_lora_rank, target.scratch);
+    SY_CHECK(row.position / block_size < row.blocks.size());
+    const BlockId block = row.blocks[row.position / block_size];
+    void* const stored = cache.Row(layer_index_, block, row.position % block_size);
+    if (cache.layout().dtype == Dtype::kBf16) {
+      kernels_.f32_to_bf16(latent, static_cast<uint16_t*>(stored), latent_dim);
+    } else {
+      std::memcpy(stored, latent, latent_dim * sizeof(float));
     }
+  }
+
+  void RotateInPlace(uint32_t position, float* x, internal::MlaScratch& scratch) const {
+    scratch.rotary.assign(x, x + spec_.rope_dim);
+    rope_.Rotate(position, scratch.rotary.data(), x);
+  }
+
+  // Scales the queries of a run and one head and rotates their rotary part.
+  void FinishQueries(std::span<const AttentionRow> rows, const RowRun& run, uint32_t head,
+                     internal::MlaScratch& scratch) {
+    for (uint32_t row = run.first_row; row < run.first_row + run.row_count; ++row) {
+      float* const query = QueryOf(row, head);
+      kernels_.scale(softmax_scale_, query, spec_.qk_dim());
+      RotateInPlace(rows[row].position, query + spec_.nope_dim, scratch);
+    }
+  }
+
+  float* QueryOf(uint32_t row, uint32_t head) {
+    return queries_.data() + row * QueryStride() + size_t{head} * spec_.qk_dim();
+  }
+
+  float* ValueOf(uint32_t row, uint32_t head) {
+    return values_.data() + row * ValueStride() + size_t{head} * spec_.value_dim;
   }
 
   // Fills values_: [row][head][value_dim].
@@ -178,36 +202,49 @@ class MlaAttention::Impl {
                                  .cache = cache,
                                  .inline_pool = inline_pool_,
                                  .layer_index = layer_index_};
-    uint64_t absorbed_keys = 0;
-    for (const uint32_t row : absorbed_rows_) {
-      absorbed_keys += rows[row].position + 1;
-    }
-    const uint64_t move_work =
-        absorbed_rows_.size() * uint64_t{spec_.head_count} * spec_.kv_lora_rank * spec_.nope_dim;
-    if (!absorbed_rows_.empty()) {
-      latent_queries_.resize(absorbed_rows_.size() * LatentQueryStride());
-      latent_values_.resize(absorbed_rows_.size() * size_t{spec_.head_count} * spec_.kv_lora_rank);
-      RunTiles(spec_.head_count, move_work,
-               [&](uint32_t head) { MoveQueriesIntoLatentSpace(layer, head); });
-    }
-
-    // Expanded tiles first: they are the long ones.
-    const uint32_t head_tiles = (spec_.head_count + kHeadsPerTile - 1) / kHeadsPerTile;
+    latent_queries_.resize(absorbed_rows_.size() * LatentQueryStride());
+    latent_values_.resize(absorbed_rows_.size() * LatentValueStride());
+    const uint32_t head_count = absorbed_rows_.empty() ? 0 : spec_.head_count;
+    const uint32_t head_tiles = CeilDivide(spec_.head_count, kHeadsPerTile);
     const auto expanded_tiles = static_cast<uint32_t>(expanded_runs_.size()) * spec_.head_count;
     const auto absorbed_tiles = static_cast<uint32_t>(absorbed_rows_.size()) * head_tiles;
-    const uint64_t work =
-        expanded_tiles > 0 ? kParallelWorkMin : absorbed_keys * LatentQueryStride() * 2;
-    RunTiles(expanded_tiles + absorbed_tiles, work, [&](uint32_t tile) {
-      if (tile < expanded_tiles) {
-        AttendExpanded(walk, layer, rows, tile);
+    const std::array<uint32_t, 3> tile_counts = {head_count, expanded_tiles + absorbed_tiles,
+                                                 head_count};
+    RunPhases(*pool_, tile_counts, AttendNs(layer, rows), [&](uint32_t phase, uint32_t tile) {
+      internal::ScratchLease scratch(scratch_);
+      if (phase == 0) {
+        MoveQueries(walk, layer, rows, {tile, *scratch});
+      } else if (phase == 2) {
+        MakeValues(walk, layer, {tile, *scratch});
+      } else if (tile < expanded_tiles) {  // First: they are the long ones.
+        AttendExpanded(walk, layer, rows, {tile, *scratch});
       } else {
-        AttendAbsorbed(walk, rows, tile - expanded_tiles);
+        AttendAbsorbed(walk, rows, {tile - expanded_tiles, *scratch});
       }
     });
-    if (!absorbed_rows_.empty()) {
-      RunTiles(spec_.head_count, move_work,
-               [&](uint32_t head) { MakeValuesFromLatents(layer, head); });
+  }
+
+  struct Tile {
+    uint32_t index = 0;
+    internal::MlaScratch& scratch;
+  };
+
+  // What one thread would take for the planned runs.
+  uint64_t AttendNs(const LayerWeights& layer, std::span<const AttentionRow> rows) const {
+    const internal::MlaHeadCost cost{.spec = spec_, .weights = layer.heads[0]};
+    uint64_t work_ns = 0;
+    for (const RowRun& run : expanded_runs_) {
+      const uint64_t key_count = rows[run.first_row + run.row_count - 1].position + 1;
+      work_ns += cost.ExpandedNs(run.row_count, key_count);
     }
+    uint64_t key_count = 0;
+    for (const uint32_t row : absorbed_rows_) {
+      key_count += rows[row].position + 1;
+    }
+    if (!absorbed_rows_.empty()) {
+      work_ns += cost.AbsorbedNs(absorbed_rows_.size(), key_count);
+    }
+    return spec_.head_count * work_ns;
   }
 
   void PlanRuns(std::span<const AttentionRow> rows) {
@@ -229,86 +266,66 @@ class MlaAttention::Impl {
     }
   }
 
-  // latent_queries_: [absorbed row][head][W_UK q_nope | q_rope].
-  void MoveQueriesIntoLatentSpace(const LayerWeights& layer, uint32_t head) {
-    const PackedMatrix& key_weights = layer.heads[head].key_turned;
-    internal::ScratchLease lease(scratch_);
+  // One head of latent_queries_ from queries_.
+  void MoveQueries(const internal::MlaWalk& walk, const LayerWeights& layer,
+                   std::span<const AttentionRow> rows, const Tile& tile) {
+    const uint32_t head = tile.index;
     float* target = latent_queries_.data() + size_t{head} * spec_.latent_dim();
     for (const RowRun& run : absorbed_runs_) {
-      const float* query =
-          queries_.data() + run.first_row * QueryStride() + size_t{head} * spec_.qk_dim();
-      const ActivationView prepared = PrepareRows(kernels_, inline_pool_,
-                                                  {.form = FormFor(key_weights.format),
-                                                   .x = query,
-                                                   .x_stride = QueryStride(),
-                                                   .row_count = run.row_count,
-                                                   .columns = spec_.nope_dim},
-                                                  (*lease).prepared);
-      PackedGemm(kernels_, {.x = prepared,
-                            .w = key_weights,
-                            .y = target,
-                            .y_stride = LatentQueryStride(),
-                            .column_end = spec_.kv_lora_rank});
-      for (uint32_t i = 0; i < run.row_count; ++i) {
-        std::memcpy(target + spec_.kv_lora_rank, query + spec_.nope_dim,
-                    spec_.rope_dim * sizeof(float));
-        query += QueryStride();
-        target += LatentQueryStride();
-      }
+      FinishQueries(rows, run, head, tile.scratch);
+      walk.MoveQueries({.weights = layer.heads[head],
+                        .row_count = run.row_count,
+                        .source = QueryOf(run.first_row, head),
+                        .source_stride = QueryStride(),
+                        .target = target,
+                        .target_stride = LatentQueryStride()},
+                       tile.scratch);
+      target += run.row_count * LatentQueryStride();
     }
   }
 
-  // values_ of the absorbed rows from latent_values_.
-  void MakeValuesFromLatents(const LayerWeights& layer, uint32_t head) {
-    const PackedMatrix& value_weights = layer.heads[head].value;
-    const size_t latent_stride = size_t{spec_.head_count} * spec_.kv_lora_rank;
+  // One head of the absorbed rows' values_ from latent_values_.
+  void MakeValues(const internal::MlaWalk& walk, const LayerWeights& layer, const Tile& tile) {
+    const uint32_t head = tile.index;
     const float* source = latent_values_.data() + size_t{head} * spec_.kv_lora_rank;
-    internal::ScratchLease lease(scratch_);
     for (const RowRun& run : absorbed_runs_) {
-      const ActivationView prepared = PrepareRows(kernels_, inline_pool_,
-                                                  {.form = FormFor(value_weights.format),
-                                                   .x = source,
-                                                   .x_stride = latent_stride,
-                                                   .row_count = run.row_count,
-                                                   .columns = spec_.kv_lora_rank},
-                                                  (*lease).prepared);
-      PackedGemm(kernels_, {.x = prepared,
-                            .w = value_weights,
-                            .y = values_.data() + run.first_row * ValueStride() +
-                                 size_t{head} * spec_.value_dim,
-                            .y_stride = ValueStride(),
-                            .column_end = spec_.value_dim});
-      source += run.row_count * latent_stride;
+      walk.MakeValues({.weights = layer.heads[head],
+                       .row_count = run.row_count,
+                       .source = source,
+                       .source_stride = LatentValueStride(),
+                       .target = ValueOf(run.first_row, head),
+                       .target_stride = ValueStride()},
+                      tile.scratch);
+      source += run.row_count * LatentValueStride();
     }
   }
 
   void AttendExpanded(const internal::MlaWalk& walk, const LayerWeights& layer,
-                      std::span<const AttentionRow> rows, uint32_t tile) {
-    const RowRun& run = expanded_runs_[tile / spec_.head_count];
-    const uint32_t head = tile % spec_.head_count;
-    internal::ScratchLease scratch(scratch_);
-    walk.Expanded(
-        {.rows = rows.subspan(run.first_row, run.row_count),
-         .weights = layer.heads[head],
-         .queries = queries_.data() + run.first_row * QueryStride() + size_t{head} * spec_.qk_dim(),
-         .query_stride = QueryStride(),
-         .values = values_.data() + run.first_row * ValueStride() + size_t{head} * spec_.value_dim,
-         .value_stride = ValueStride()},
-        *scratch);
+                      std::span<const AttentionRow> rows, const Tile& tile) {
+    const RowRun& run = expanded_runs_[tile.index / spec_.head_count];
+    const uint32_t head = tile.index % spec_.head_count;
+    FinishQueries(rows, run, head, tile.scratch);
+    walk.Expanded({.rows = rows.subspan(run.first_row, run.row_count),
+                   .weights = layer.heads[head],
+                   .queries = QueryOf(run.first_row, head),
+                   .query_stride = QueryStride(),
+                   .values = ValueOf(run.first_row, head),
+                   .value_stride = ValueStride()},
+                  tile.scratch);
   }
 
   void AttendAbsorbed(const internal::MlaWalk& walk, std::span<const AttentionRow> rows,
-                      uint32_t tile) {
-    const uint32_t head_tiles = (spec_.head_count + kHeadsPerTile - 1) / kHeadsPerTile;
-    const size_t index = tile / head_tiles;
-    const uint32_t head = tile % head_tiles * kHeadsPerTile;
-    const size_t first_head = index * spec_.head_count + head;
-    internal::ScratchLease scratch(scratch_);
+                      const Tile& tile) {
+    const uint32_t head_tiles = CeilDivide(spec_.head_count, kHeadsPerTile);
+    const size_t index = tile.index / head_tiles;
+    const uint32_t head = tile.index % head_tiles * kHeadsPerTile;
     walk.Absorbed({.row = rows[absorbed_rows_[index]],
                    .head_count = std::min(kHeadsPerTile, spec_.head_count - head),
-                   .latent_queries = latent_queries_.data() + first_head * spec_.latent_dim(),
-                   .latent_values = latent_values_.data() + first_head * spec_.kv_lora_rank},
-                  *scratch);
+                   .latent_queries = latent_queries_.data() + index * LatentQueryStride() +
+                                     size_t{head} * spec_.latent_dim(),
+                   .latent_values = latent_values_.data() + index * LatentValueStride() +
+                                    size_t{head} * spec_.kv_lora_rank},
+                  tile.scratch);
   }
 
   const ModelSpec& spec_;
@@ -324,14 +341,15 @@ class MlaAttention::Impl {
   std::vector<float> queries_;
   std::vector<float> query_latents_;
   std::vector<float> latents_;
-  std::vector<float> rotary_;
   std::vector<float> values_;
-  std::vector<float> latent_queries_;
-  std::vector<float> latent_values_;  // [absorbed row][head][kv_lora_rank]
+  std::vector<float> latent_queries_;  // [absorbed row][head][W_UK q_nope | q_rope]
+  std::vector<float> latent_values_;   // [absorbed row][head][kv_lora_rank]
   std::vector<uint32_t> absorbed_rows_;
   std::vector<RowRun> absorbed_runs_;
   std::vector<RowRun> expanded_runs_;
+  const std::vector<float> no_bias_;
   ActivationBuffer prepared_;
+  ActivationBuffer latent_prepared_;  // Only where q and kv have formats of different forms.
   internal::ScratchStack scratch_;
 };
 

@@ -398,6 +398,7 @@ class MlaBits : public MlaTest, public testing::WithParamInterface<Dtype> {
   void SetUp() override {
     // More than one tile of heads, and enough work that every phase is shared by the threads.
     spec_.head_count = 18;
+    spec_.q_lora_rank = 96;
     spec_.kv_lora_rank = 40;
     weights_ = TestWeights(spec_, Dtype::kBf16, 13);
     // Each sequence alone, one position per step: what every other way must reproduce.

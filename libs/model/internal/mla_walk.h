@@ -32,6 +32,7 @@ struct MlaScratch {
   std::vector<float> scores;        // [rows or heads][kKeyBlock]
   std::vector<float> largest;       // [rows or heads] running maximum.
   std::vector<float> sums;          // [rows or heads] running sum of exponentials.
+  std::vector<float> rotary;        // [rope_dim], before it is rotated.
 };
 
 // ScratchStack keeps work memory between tiles: as many as threads ever used at once. Any thread
@@ -95,6 +96,42 @@ struct AbsorbedTile {
   float* latent_values = nullptr;         // [head][kv_lora_rank]
 };
 
+// Some rows of one head on their way into the latent space or out of it.
+struct LatentMove {
+  const MlaHeadWeights& weights;
+  uint32_t row_count = 0;
+  const float* source = nullptr;
+  size_t source_stride = 0;
+  float* target = nullptr;
+  size_t target_stride = 0;
+};
+
+// What one thread takes for one head, roughly (see ProductNs()).
+struct MlaHeadCost {
+  const ModelSpec& spec;
+  const MlaHeadWeights& weights;
+
+  uint64_t ExpandedNs(uint64_t row_count, uint64_t key_count) const {
+    return ProductNs(FormFor(weights.key.format), 0, key_count * weight_count()) +
+           ProductNs(ActivationForm::kF32, 0,
+                     row_count * key_count * (spec.qk_dim() + spec.value_dim));
+  }
+
+  // `key_count` of all rows.
+  uint64_t AbsorbedNs(uint64_t row_count, uint64_t key_count) const {
+    return ProductNs(FormFor(weights.key.format),
+                     weights.key_turned.byte_size() + weights.value.byte_size(),
+                     row_count * weight_count()) +
+           ProductNs(ActivationForm::kF32, 0,
+                     key_count * (uint64_t{spec.latent_dim()} + spec.kv_lora_rank));
+  }
+
+ private:
+  uint64_t weight_count() const {
+    return uint64_t{spec.kv_lora_rank} * (spec.nope_dim + spec.value_dim);
+  }
+};
+
 // MlaWalk passes over the cached rows of a sequence in ascending key blocks with an online softmax.
 // Per block and query: new maximum, exponentials against it and their sum, old sum and accumulator
 // times exp(old maximum - new maximum), then the block's values added key by key.
@@ -130,6 +167,21 @@ struct MlaWalk {
       kernels.scale(1.0F / scratch.sums[row], tile.values + row * tile.value_stride,
                     spec.value_dim);
     }
+  }
+
+  // source: [row][qk_dim], finished queries; target: [row][W_UK q_nope | q_rope].
+  void MoveQueries(const LatentMove& move, MlaScratch& scratch) const {
+    Multiply(move, move.weights.key_turned, scratch);
+    for (size_t row = 0; row < move.row_count; ++row) {
+      std::memcpy(move.target + row * move.target_stride + spec.kv_lora_rank,
+                  move.source + row * move.source_stride + spec.nope_dim,
+                  spec.rope_dim * sizeof(float));
+    }
+  }
+
+  // source: [row][kv_lora_rank], weighted latents; target: [row][value_dim].
+  void MakeValues(const LatentMove& move, MlaScratch& scratch) const {
+    Multiply(move, move.weights.value, scratch);
   }
 
   void Absorbed(const AbsorbedTile& tile, MlaScratch& scratch) const {
@@ -176,6 +228,19 @@ struct MlaWalk {
     scratch.sums.assign(query_count, 0.0F);
   }
 
+  void Multiply(const LatentMove& move, const PackedMatrix& w, MlaScratch& scratch) const {
+    const ActivationView x = PrepareRows(kernels, inline_pool,
+                                         {.form = FormFor(w.format),
+                                          .x = move.source,
+                                          .x_stride = move.source_stride,
+                                          .row_count = move.row_count,
+                                          .columns = w.columns},
+                                         scratch.prepared);
+    PackedGemm(
+        kernels,
+        {.x = x, .w = w, .y = move.target, .y_stride = move.target_stride, .column_end = w.rows});
+  }
+
   // Calls visit(key index within [0, count), matrix of cached rows) for each stretch of positions
   // [begin, begin + count) that lies in one storage block.
   template <typename Visit>
@@ -218,19 +283,11 @@ struct MlaWalk {
     ForEachStretch(
         tile.rows.back().blocks, begin, key_count, [&](uint32_t key, const MatrixView& rows) {
           for (uint32_t i = 0; i < rows.rows; ++i) {
-            const void* const row = rows.RowSlice(i, 1).data;
-            const size_t index = key + i;
-            Widen(row, 0, rank, scratch.latents.data() + index * rank);
-            Widen(row, rank, spec.rope_dim, scratch.keys.data() + index * qk_dim + spec.nope_dim);
+            float* const rotary = scratch.keys.data() + (key + i) * qk_dim + spec.nope_dim;
+            Widen(rows.RowSlice(i, 1).data, rank, spec.rope_dim, rotary);
           }
         });
-    const ActivationView latents = PrepareRows(kernels, inline_pool,
-                                               {.form = FormFor(tile.weights.key.format),
-                                                .x = scratch.latents.data(),
-                                                .x_stride = rank,
-                                                .row_count = key_count,
-                                                .columns = spec.kv_lora_rank},
-                                               scratch.prepared);
+    const ActivationView latents = PrepareLatents(tile, begin, key_count, scratch);
     PackedGemm(kernels, {.x = latents,
                          .w = tile.weights.key,
                          .y = scratch.keys.data(),
@@ -241,6 +298,41 @@ struct MlaWalk {
                          .y = scratch.block_values.data(),
                          .y_stride = spec.value_dim,
                          .column_end = spec.value_dim});
+  }
+
+  // The latents of some keys in the form that the head's weights take.
+  ActivationView PrepareLatents(const ExpandedTile& tile, uint32_t begin, uint32_t key_count,
+                                MlaScratch& scratch) const {
+    const size_t rank = spec.kv_lora_rank;
+    const ActivationForm form = FormFor(tile.weights.key.format);
+    const bool as_stored = form == ActivationForm::kBf16 && cache.layout().dtype == Dtype::kBf16 &&
+                           rank % kDepthBlock == 0;
+    ActivationView view{.form = form, .row_count = key_count, .columns = spec.kv_lora_rank};
+    std::byte* copies = nullptr;
+    if (as_stored) {
+      view.row_bytes = ActivationRowBytes(form, spec.kv_lora_rank);
+      copies = scratch.prepared.Reserve(view.row_bytes * kKeyBlock);
+      view.data = copies;
+    }
+    ForEachStretch(
+        tile.rows.back().blocks, begin, key_count, [&](uint32_t key, const MatrixView& rows) {
+          for (uint32_t i = 0; i < rows.rows; ++i) {
+            const void* const row = rows.RowSlice(i, 1).data;
+            if (as_stored) {
+              std::memcpy(copies + (key + i) * view.row_bytes, row, rank * sizeof(uint16_t));
+            } else {
+              Widen(row, 0, rank, scratch.latents.data() + (key + i) * rank);
+            }
+          }
+        });
+    return as_stored ? view
+                     : PrepareRows(kernels, inline_pool,
+                                   {.form = form,
+                                    .x = scratch.latents.data(),
+                                    .x_stride = rank,
+                                    .row_count = key_count,
+                                    .columns = spec.kv_lora_rank},
+                                   scratch.prepared);
   }
 
   // Elements [first, first + count) of a cached row as f32.
@@ -255,16 +347,24 @@ struct MlaWalk {
   void AddExpandedBlock(const ExpandedTile& tile, uint32_t first_row, uint32_t begin,
                         uint32_t key_count, MlaScratch& scratch) const {
     const auto row_count = static_cast<uint32_t>(tile.rows.size());
-    kernels.gemm({.x = tile.queries + first_row * tile.query_stride,
-                  .x_stride = tile.query_stride,
-                  .row_count = row_count - first_row,
-                  .w = {.data = scratch.keys.data(),
-                        .dtype = Dtype::kF32,
-                        .rows = key_count,
-                        .columns = spec.qk_dim()},
-                  .y = scratch.scores.data() + size_t{first_row} * kKeyBlock,
-                  .y_stride = kKeyBlock,
-                  .column_end = key_count});
+    // Rows that see only part of the block, some at a time, so that few scores are in vain.
+    constexpr uint32_t kScoreGroup = 16;
+    for (uint32_t row = first_row; row < row_count;) {
+      const bool all = tile.rows[row].position >= begin + key_count - 1;
+      const uint32_t end = all ? row_count : std::min(row + kScoreGroup, row_count);
+      const uint32_t seen = std::min(key_count, tile.rows[end - 1].position - begin + 1);
+      kernels.gemm({.x = tile.queries + row * tile.query_stride,
+                    .x_stride = tile.query_stride,
+                    .row_count = end - row,
+                    .w = {.data = scratch.keys.data(),
+                          .dtype = Dtype::kF32,
+                          .rows = seen,
+                          .columns = spec.qk_dim()},
+                    .y = scratch.scores.data() + size_t{row} * kKeyBlock,
+                    .y_stride = kKeyBlock,
+                    .column_end = seen});
+      row = end;
+    }
     const auto keys_of = [&](uint32_t row) {
       return std::min(key_count, tile.rows[row].position - begin + 1);
     };
