@@ -28,7 +28,8 @@ struct KvLayout {
 // KvStorage is the memory of the cache, [layer][block][slot][latent_dim], reserved at construction
 // and touched on first write.
 //
-// One owner writes (the step thread); compute threads read during a step.
+// Within a step the threads of one owner write distinct rows, and read rows that were written
+// before.
 class KvStorage {
  public:
   explicit KvStorage(const KvLayout& layout);

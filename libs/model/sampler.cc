@@ -111,10 +111,22 @@ void ToRelativeProbabilities(float temperature, std::vector<Candidate>& candidat
   for (const Candidate& each : candidates) {
     max = std::max(max, each.value);
   }
-  for (Candidate& each : candidates) {
-    const float scaled = (each.value - max) / temperature;
-    each.value = scaled < -87.0F ? 0.0F : Exp(scaled);
+  std::vector<float> values(candidates.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = (candidates[i].value - max) / temperature;
   }
+  BestKernels().exp_sum(0.0F, values.data(), values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    candidates[i].value = values[i];
+  }
+}
+
+double Total(std::span<const Candidate> candidates) {
+  double total = 0.0;
+  for (const Candidate& each : candidates) {
+    total += static_cast<double>(each.value);
+  }
+  return total;
 }
 
 // Keeps the fewest most probable candidates whose share reaches top_p; at least one.
@@ -122,12 +134,14 @@ void ApplyTopP(float top_p, std::vector<Candidate>& candidates) {
   if (!(top_p < 1.0F)) {
     return;
   }
-  std::sort(candidates.begin(), candidates.end());
-  double total = 0.0;
-  for (const Candidate& each : candidates) {
-    total += static_cast<double>(each.value);
-  }
+  const double total = Total(candidates);
   const double wanted = static_cast<double>(top_p) * total;
+  // All that are less than this have less than 1 - top_p together (with a margin for rounding), so
+  // the rest reaches top_p: only the rest, mostly a few, is sorted.
+  const double least = 0.999 * (total - wanted) / static_cast<double>(candidates.size());
+  std::erase_if(candidates,
+                [least](const Candidate& each) { return static_cast<double>(each.value) < least; });
+  std::sort(candidates.begin(), candidates.end());
   double covered = 0.0;
   size_t kept = 0;
   do {
@@ -146,12 +160,9 @@ void ApplyMinP(float min_p, std::vector<Candidate>& candidates) {
 }
 
 TokenId Draw(std::span<const Candidate> candidates, uint64_t bits) {
-  double total = 0.0;
-  for (const Candidate& each : candidates) {
-    total += static_cast<double>(each.value);
-  }
   // 53 random bits: rare tokens keep their share.
-  const double point = static_cast<double>(bits >> 11) * (1.0 / 9007199254740992.0) * total;
+  const double point =
+      static_cast<double>(bits >> 11) * (1.0 / 9007199254740992.0) * Total(candidates);
   double covered = 0.0;
   TokenId chosen = candidates.front().token;
   for (const Candidate& each : candidates) {

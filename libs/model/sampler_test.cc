@@ -1,12 +1,16 @@
 #include "libs/model/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "libs/base/rng.h"
+#include "libs/kernels/kernels.h"
 #include "libs/model/internal/log.h"
 
 namespace switchyard {
@@ -125,6 +129,48 @@ TEST(Sample, TopPKeepsTheFewestTokensThatReachIt) {
   EXPECT_EQ(kept(0.6F), (std::vector<bool>{true, true, false, false}));
   EXPECT_EQ(kept(0.8F), (std::vector<bool>{true, true, true, false}));
   EXPECT_EQ(kept(1.0F), (std::vector<bool>{true, true, true, true}));
+}
+
+// The definition of top-p, token by token: sort all, keep the prefix, draw from it.
+TokenId DrawTopPSlowly(const std::vector<float>& logits, const SamplingParams& params,
+                       uint64_t position) {
+  const float max = *std::max_element(logits.begin(), logits.end());
+  std::vector<std::pair<float, TokenId>> order;
+  double total = 0.0;
+  for (TokenId token = 0; token < logits.size(); ++token) {
+    const float weight = Exp((logits[token] - max) / params.temperature);
+    order.emplace_back(-weight, token);
+    total += static_cast<double>(weight);
+  }
+  std::sort(order.begin(), order.end());
+  double kept = 0.0;
+  size_t count = 0;
+  while (count == 0 || (kept < static_cast<double>(params.top_p) * total && count < order.size())) {
+    kept += static_cast<double>(-order[count++].first);
+  }
+  const uint64_t bits = CounterRandom(params.seed, params.choice_index, position);
+  const double point = static_cast<double>(bits >> 11) * 0x1p-53 * kept;
+  double covered = 0.0;
+  size_t chosen = 0;
+  while (chosen < count && (covered += static_cast<double>(-order[chosen].first)) <= point) {
+    ++chosen;
+  }
+  return order[std::min(chosen, count - 1)].second;
+}
+
+TEST(Sample, TopPAgreesWithSortingEverything) {
+  Rng rng(11);
+  for (uint64_t position = 0; position < 2000; ++position) {
+    std::vector<float> logits(1 + rng.Below(300));
+    const float spread = position % 3 == 0 ? 0.0F : 12.0F * rng.Unit();
+    for (float& logit : logits) {
+      logit = spread * rng.Unit();
+    }
+    const SamplingParams params{
+        .temperature = 0.1F + rng.Unit(), .top_p = rng.Unit(), .seed = position};
+    ASSERT_EQ(Sample(logits, params, {}, position).token, DrawTopPSlowly(logits, params, position))
+        << "seed 11, draw " << position;
+  }
 }
 
 TEST(Sample, MinPDropsTokensFarBelowTheBest) {

@@ -49,10 +49,16 @@ void AddIfSet(boost::json::object& config, const char* field, uint32_t value) {
   }
 }
 
-// Processes of one role work at the same time, routers and shards by turns: so each role gets all
-// cores.
-uint32_t ThreadsOf(const UpOptions& options, uint32_t process_count) {
-  return options.threads != 0 ? options.threads : std::max(options.cores / process_count, 1U);
+// Routers and shards work by turns, so each role gets all cores.
+uint32_t RouterThreads(const UpOptions& options) {
+  return options.threads != 0 ? options.threads : std::max(options.cores / options.routers, 1U);
+}
+
+// Twice the cores in all: a layer is done when its busiest shard is, and that one can use the cores
+// of those that have finished.
+uint32_t ShardThreads(const UpOptions& options) {
+  return options.threads != 0 ? options.threads
+                              : std::clamp(2 * options.cores / options.shards, 1U, options.cores);
 }
 
 void FillAutoscaler(const UpOptions& options, const AddressBook& book,
@@ -69,7 +75,7 @@ void FillShard(const UpOptions& options, const std::string& name, const AddressB
   config["autoscaler_address"] = AddressOr(book, "autoscaler", "grpc", "");
   config["transport"] = options.transport;
   config["weights"] = options.weights;
-  config["threads"] = ThreadsOf(options, options.shards);
+  config["threads"] = ShardThreads(options);
 }
 
 void FillRouter(const UpOptions& options, const std::string& name, const AddressBook& book,
@@ -78,7 +84,7 @@ void FillRouter(const UpOptions& options, const std::string& name, const Address
   config["autoscaler_address"] = AddressOr(book, "autoscaler", "grpc", "");
   config["transport"] = options.transport;
   config["weights"] = options.weights;
-  config["threads"] = ThreadsOf(options, options.routers);
+  config["threads"] = RouterThreads(options);
   AddIfSet(config, "micro_batches", options.micro_batches);
   AddIfSet(config, "step_tokens_max", options.step_tokens_max);
   AddIfSet(config, "chunk_tokens_max", options.chunk_tokens_max);
