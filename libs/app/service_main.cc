@@ -15,6 +15,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "absl/synchronization/notification.h"
+
 #include "libs/app/version.h"
 #include "libs/base/file.h"
 #include "libs/base/log.h"
@@ -51,30 +53,59 @@ sigset_t BlockStopSignals() {
   return stop_signals;
 }
 
+// Thread "signals": tells the service of the first signal, and ends the process at the second. It
+// is never joined: this and, until the first signal has come, the service must stay.
+class SignalThread {
+ public:
+  void Start(const sigset_t& signals, ServiceProcess& service) {
+    std::thread([this, signals, &service] {
+      SetThreadName("signals");
+      int number = 0;
+      sigwait(&signals, &number);
+      SY_LOG_INFO("stopping signal={} drain_seconds={}", number, ToSeconds(service.drain_max()));
+      service.RequestStop();
+      came_.Notify();
+      sigwait(&signals, &number);
+      std::_Exit(128 + number);
+    }).detach();
+  }
+
+  void AwaitFirst() { came_.WaitForNotification(); }
+
+ private:
+  absl::Notification came_;
+};
+
+// Without destructors of what the thread of the signals may still use.
+[[noreturn]] void Leave(int exit_code) {
+  std::fflush(nullptr);
+  std::_Exit(exit_code);
+}
+
 int RunUntilSignalled(const ServiceProgram& program, const std::string& config_path) {
   const sigset_t stop_signals = BlockStopSignals();
   auto service = program.make(config_path);
-  absl::Status started = service.ok() ? (*service)->Start() : service.status();
-  if (!started.ok()) {
-    SY_LOG_ERROR("cannot start: {}", MessageOf(started));
+  if (!service.ok()) {
+    SY_LOG_ERROR("cannot start: {}", MessageOf(service.status()));
     return kExitFailed;
   }
-  int signal_number = 0;
-  sigwait(&stop_signals, &signal_number);
-  SY_LOG_INFO("stopping signal={} drain_seconds={}", signal_number,
-              ToSeconds((*service)->drain_max()));
-  std::thread([stop_signals] {
-    SetThreadName("second-signal");
-    int again = 0;
-    sigwait(&stop_signals, &again);
-    std::_Exit(128 + again);
-  }).detach();
-  (*service)->Stop((*service)->drain_max());
+  SignalThread signals;
+  signals.Start(stop_signals, **service);
+  const absl::Status started = (*service)->Start();
+  const bool given_up = absl::IsCancelled(started) && (*service)->stop_requested();
+  if (!started.ok() && !given_up) {
+    SY_LOG_ERROR("cannot start: {}", MessageOf(started));
+    (*service)->Stop(Duration::zero());
+    Leave(kExitFailed);
+  }
+  signals.AwaitFirst();
+  if (given_up) {
+    SY_LOG_INFO("stopped before it had started: {}", MessageOf(started));
+  }
+  (*service)->Stop(given_up ? Duration::zero() : (*service)->drain_max());
   service->reset();
   SY_LOG_INFO("stopped");
-  // The waiting thread above is still alive: leave without running static destructors under it.
-  std::fflush(nullptr);
-  std::_Exit(0);
+  Leave(0);
 }
 
 }  // namespace

@@ -54,6 +54,9 @@ void ReconnectingCall::Run() {
     {
       absl::MutexLock lock(&mutex_);
       context_ = nullptr;
+      if (stopping_) {
+        return;
+      }
     }
     if (absl::Now() - begun > kGoodCall) {
       backoff = kBackoffMin;

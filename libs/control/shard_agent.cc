@@ -55,6 +55,10 @@ bool ShardAgent::Load(const v1::ShardCommand& command, Stream& stream) {
                                                   alive = alive && stream.Write(report);
                                                 }
                                               });
+  if (absl::IsCancelled(loaded)) {  // This process stops: the end of the call says so.
+    SY_LOG_INFO("loading given up epoch={}", command.epoch());
+    return false;
+  }
   if (loaded.ok()) {
     progress.set_loaded(progress.total());
   } else {

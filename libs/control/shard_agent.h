@@ -24,6 +24,7 @@ class ShardCommandHandler {
   virtual ~ShardCommandHandler() = default;
 
   // Loads what is missing of `experts` (flat indices); calls `progress(loaded)` now and then.
+  // Cancelled when the process is to stop: that is not reported.
   virtual absl::Status OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
                               const std::function<void(uint32_t)>& progress) = 0;
 

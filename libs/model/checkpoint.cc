@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "libs/base/status.h"
+#include "libs/model/internal/guard_memory.h"
 
 namespace switchyard {
 namespace {
@@ -160,12 +161,15 @@ absl::Status Checkpoint::PlanRouterWeights(WeightPlan& plan, WeightArena& arena,
   };
   const std::string embedding = "model.embed_tokens.weight";
   SY_RETURN_IF_ERROR(
-      plan.AddPlain(vocabulary(embedding), WeightRole::kEmbedding, arena, weights.embedding));
+      plan.AddStored(vocabulary(embedding), WeightRole::kEmbedding, arena, weights.embedding));
   SY_RETURN_IF_ERROR(plan.AddVector("model.norm.weight", spec_.hidden_size, weights.final_norm));
+  // F32 and F16 are row-major in either use, so that a tied head needs no copy.
+  const StoredMatrix& rows = weights.embedding;
   const bool shared = spec_.tied_embeddings && plan.choice() == WeightChoice::kAsStored &&
-                      weights.embedding.dtype != Dtype::kBf16;
+                      (rows.format == WeightFormat::kF32 || rows.format == WeightFormat::kF16);
   if (shared) {
-    weights.head = PackedMatrix::Plain(weights.embedding);
+    weights.head = {
+        .data = rows.values, .format = rows.format, .rows = rows.rows, .columns = rows.columns};
   } else {
     SY_RETURN_IF_ERROR(plan.Add(vocabulary(spec_.tied_embeddings ? embedding : "lm_head.weight"),
                                 WeightRole::kHead, arena, weights.head));
@@ -202,35 +206,43 @@ absl::Status Checkpoint::PlanExpert(const ExpertName& name, WeightPlan& plan, We
 
 absl::StatusOr<RouterWeights> Checkpoint::LoadRouterWeights(WeightChoice choice,
                                                             const LoadOptions& options) const {
-  const auto arena = std::make_shared<WeightArena>(kRouterChunkBytes);
-  WeightPlan plan = NewPlan(choice);
   RouterWeights weights;
-  weights.owner = arena;
-  SY_RETURN_IF_ERROR(PlanRouterWeights(plan, *arena, weights));
-  for (LayerWeights& layer : weights.layers) {
-    layer.dense.owner = arena;
-    layer.shared.owner = arena;
-  }
-  SY_RETURN_IF_ERROR(plan.Run(options));
+  const absl::Status loaded =
+      internal::GuardMemory("the weights of a router", [&]() -> absl::Status {
+        const auto arena = std::make_shared<WeightArena>(kRouterChunkBytes);
+        WeightPlan plan = NewPlan(choice);
+        weights.owner = arena;
+        SY_RETURN_IF_ERROR(PlanRouterWeights(plan, *arena, weights));
+        for (LayerWeights& layer : weights.layers) {
+          layer.dense.owner = arena;
+          layer.shared.owner = arena;
+        }
+        return plan.Run(options);
+      });
+  SY_RETURN_IF_ERROR(loaded);
   return weights;
 }
 
 absl::StatusOr<std::vector<ExpertWeights>> Checkpoint::LoadExperts(
     std::span<const ExpertName> names, WeightChoice choice, const LoadOptions& options) const {
-  WeightPlan plan = NewPlan(choice);
   std::vector<ExpertWeights> experts(names.size());
-  const size_t each = std::max<size_t>(expert_bytes(choice), 1);
-  const size_t group =
-      std::clamp<size_t>(kExpertGroupBytes / each, 1, std::max<size_t>(names.size(), 1));
-  std::shared_ptr<WeightArena> arena;
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (i % group == 0) {
-      arena = std::make_shared<WeightArena>(each * std::min(group, names.size() - i));
-    }
-    SY_RETURN_IF_ERROR(PlanExpert(names[i], plan, *arena, experts[i]));
-    experts[i].owner = arena;
-  }
-  SY_RETURN_IF_ERROR(plan.Run(options));
+  const absl::Status loaded =
+      internal::GuardMemory("the weights of experts", [&]() -> absl::Status {
+        WeightPlan plan = NewPlan(choice);
+        const size_t each = std::max<size_t>(expert_bytes(choice), 1);
+        const size_t group =
+            std::clamp<size_t>(kExpertGroupBytes / each, 1, std::max<size_t>(names.size(), 1));
+        std::shared_ptr<WeightArena> arena;
+        for (size_t i = 0; i < names.size(); ++i) {
+          if (i % group == 0) {
+            arena = std::make_shared<WeightArena>(each * std::min(group, names.size() - i));
+          }
+          SY_RETURN_IF_ERROR(PlanExpert(names[i], plan, *arena, experts[i]));
+          experts[i].owner = arena;
+        }
+        return plan.Run(options);
+      });
+  SY_RETURN_IF_ERROR(loaded);
   return experts;
 }
 

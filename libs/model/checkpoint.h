@@ -45,7 +45,7 @@ struct LayerWeights {
 };
 
 struct RouterWeights {
-  MatrixView embedding;  // [vocab, hidden]
+  StoredMatrix embedding;  // [vocab, hidden], row-major: looked up, never multiplied with.
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // [hidden]
   PackedMatrix head;              // [vocab, hidden]; the embedding when tied.

@@ -54,7 +54,8 @@ TEST(Checkpoint, GivesEveryTensorOfEachVariant) {
     const auto weights = checkpoint.LoadRouterWeights();
     ASSERT_TRUE(weights.ok()) << weights.status();
     ASSERT_EQ(weights->layers.size(), 3U);
-    EXPECT_EQ(weights->embedding.dtype, dtype);
+    EXPECT_EQ(weights->embedding.format, weights->head.format);
+    EXPECT_EQ(weights->embedding.scales, nullptr);
     EXPECT_EQ(weights->layers[0].dense.gate.rows, 48U);
     EXPECT_TRUE(weights->layers[0].gate.empty());
     EXPECT_TRUE(weights->layers[1].dense.gate.empty());
@@ -79,7 +80,7 @@ TEST(Checkpoint, TiedHeadIsTheEmbeddingAndPlainQueriesHaveOneMatrix) {
   const TinyCheckpoint tiny(options);
   const auto weights = OpenOrDie(tiny.dir()).LoadRouterWeights();
   ASSERT_TRUE(weights.ok()) << weights.status();
-  EXPECT_EQ(weights->head.data, weights->embedding.data);
+  EXPECT_EQ(weights->head.data, weights->embedding.values);
   EXPECT_EQ(weights->layers[0].q_proj.rows, 80U);
   EXPECT_TRUE(weights->layers[1].shared.gate.empty());
 }

@@ -16,6 +16,10 @@
 #include "libs/base/file.h"
 #include "libs/base/status.h"
 #include "libs/model/convert_rows.h"
+#include "libs/model/internal/guard_memory.h"
+#include "libs/model/internal/json_text.h"
+#include "libs/model/internal/list_dir.h"
+#include "libs/model/internal/printable.h"
 #include "libs/model/internal/sha256.h"
 #include "libs/model/manifest.h"
 
@@ -23,6 +27,7 @@ namespace switchyard {
 namespace {
 
 namespace fs = std::filesystem;
+using internal::JsonString;
 using internal::Sha256;
 
 constexpr uint64_t kPieceBytes = 4U << 20;
@@ -53,30 +58,45 @@ std::string_view DtypeName(WeightFormat format) {
   }
 }
 
+bool IsFused(const TensorSlice& slice) { return slice.shape.size() == 3; }
+
+// What the names of one layer's fused tensors begin with.
+std::string FusedPrefix(const TensorSlice& slice) {
+  return slice.name.substr(0, slice.name.rfind('.') + 1);
+}
+
 // A name of its own for a matrix out of a fused 3-D tensor.
 std::string OwnName(const TensorSlice& slice) {
-  if (slice.shape.size() != 3) {
+  if (!IsFused(slice)) {
     return slice.name;
   }
   const uint64_t index = slice.first_row / slice.rows;
   constexpr std::string_view kGateUp = "gate_up_proj";
   if (!slice.name.ends_with(kGateUp)) {
-    const std::string prefix = slice.name.substr(0, slice.name.rfind('.') + 1);
-    return fmt::format("{}{}.down_proj.weight", prefix, index);
+    return fmt::format("{}{}.down_proj.weight", FusedPrefix(slice), index);
   }
-  const std::string prefix = slice.name.substr(0, slice.name.size() - kGateUp.size());
-  return fmt::format("{}{}.{}.weight", prefix, index / 2, index % 2 == 0 ? "gate_proj" : "up_proj");
+  return fmt::format("{}{}.{}.weight", FusedPrefix(slice), index / 2,
+                     index % 2 == 0 ? "gate_proj" : "up_proj");
 }
 
 // True for tensors that are written in another form than they are stored in.
 bool Converts(const PlannedTensor& tensor) {
-  const WeightRole role = tensor.source.role;
-  if (role == WeightRole::kVector || role == WeightRole::kGate || role == WeightRole::kEmbedding) {
-    return false;
+  // A head that is the embedding has no tensor of its own.
+  const bool tied =
+      tensor.source.role == WeightRole::kHead && tensor.source.slice.name != "lm_head.weight";
+  return !tied && tensor.rounded != tensor.source.format;
+}
+
+// Layers whose fused tensors are taken apart, as FusedPrefix() has them: all of a layer's, also
+// those that need no other format, because a loader looks for the experts in one form only.
+std::set<std::string> TakenApart(std::span<const PlannedTensor> planned) {
+  std::set<std::string> prefixes;
+  for (const PlannedTensor& tensor : planned) {
+    if (IsFused(tensor.source.slice) && Converts(tensor)) {
+      prefixes.insert(FusedPrefix(tensor.source.slice));
+    }
   }
-  // A head that is the embedding is converted when it is loaded.
-  const bool tied = role == WeightRole::kHead && tensor.source.slice.name != "lm_head.weight";
-  return !tied && tensor.kept != tensor.source.format;
+  return prefixes;
 }
 
 // What to write, in order, and what it was made of.
@@ -87,15 +107,16 @@ struct OutPlan {
   void AddConverted(const PlannedTensor& tensor) {
     const TensorSlice& slice = tensor.source.slice;
     const uint64_t rows = slice.rows;
-    const bool packs_two = tensor.kept == WeightFormat::kInt4;
+    const WeightFormat format = tensor.rounded;
+    const bool packs_two = format == WeightFormat::kInt4;
     const uint64_t columns = packs_two ? (slice.columns + 1) / 2 : slice.columns;
     tensors.push_back({.name = OwnName(slice),
-                       .dtype = std::string(DtypeName(tensor.kept)),
+                       .dtype = std::string(DtypeName(format)),
                        .shape = {rows, columns},
-                       .byte_count = StoredValueBytes(tensor.kept, slice.rows, slice.columns),
+                       .byte_count = StoredValueBytes(format, slice.rows, slice.columns),
                        .kind = OutTensor::Kind::kValues,
                        .planned = &tensor});
-    const uint64_t scale_bytes = StoredScaleBytes(tensor.kept, slice.rows, slice.columns);
+    const uint64_t scale_bytes = StoredScaleBytes(format, slice.rows, slice.columns);
     if (scale_bytes > 0) {
       tensors.push_back({.name = OwnName(slice) + "_scale",
                          .dtype = "F16",
@@ -131,11 +152,13 @@ absl::StatusOr<OutPlan> MakePlan(const Checkpoint& from, WeightChoice weights) {
   SY_ASSIGN_OR_RETURN(plan.planned, from.PlanRouter(weights));
   SY_ASSIGN_OR_RETURN(const std::vector<PlannedTensor> experts, from.PlanExperts(weights));
   plan.planned.insert(plan.planned.end(), experts.begin(), experts.end());
+  const std::set<std::string> taken_apart = TakenApart(plan.planned);
   std::set<std::string> converted;
   for (const PlannedTensor& tensor : plan.planned) {
-    if (Converts(tensor)) {
+    const TensorSlice& slice = tensor.source.slice;
+    if (Converts(tensor) || (IsFused(slice) && taken_apart.contains(FusedPrefix(slice)))) {
       plan.AddConverted(tensor);
-      const std::string& name = tensor.source.slice.name;
+      const std::string& name = slice.name;
       converted.insert(name);
       if (tensor.source.scales.file != nullptr) {
         const bool fp8 = tensor.source.format == WeightFormat::kFp8;
@@ -144,6 +167,13 @@ absl::StatusOr<OutPlan> MakePlan(const Checkpoint& from, WeightChoice weights) {
     }
   }
   plan.AddCopies(from.catalog(), converted);
+  std::set<std::string_view> names;
+  for (const OutTensor& tensor : plan.tensors) {
+    if (!names.insert(tensor.name).second) {
+      return InvalidArgument("{}: tensor {} is stored and would be made of another as well",
+                             from.catalog().dir(), internal::Printable(tensor.name));
+    }
+  }
   return plan;
 }
 
@@ -186,9 +216,9 @@ class Writer {
     std::string json = R"({"__metadata__":{"format":"pt"})";
     uint64_t offset = 0;
     for (const OutTensor& tensor : tensors) {
-      json += fmt::format(R"(,"{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
-                          tensor.name, tensor.dtype, fmt::join(tensor.shape, ","), offset,
-                          offset + tensor.byte_count);
+      json += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
+                          JsonString(tensor.name), tensor.dtype, fmt::join(tensor.shape, ","),
+                          offset, offset + tensor.byte_count);
       offset += tensor.byte_count;
     }
     json += "}";
@@ -235,11 +265,12 @@ class Writer {
     absl::Status status;
     ConvertedRows converted;
 
-    void Run(WeightFormat format) {
-      status = rows.Check();
-      if (status.ok()) {
-        converted = ConvertRows(rows.stored(), format);
-      }
+    void Run(const PlannedTensor& tensor) {
+      status = internal::GuardMemory(tensor.source.slice.name, [&] {
+        SY_RETURN_IF_ERROR(rows.Check(tensor.rounded));
+        converted = ConvertRows(rows.stored(), tensor.rounded);
+        return absl::OkStatus();
+      });
     }
   };
 
@@ -258,9 +289,11 @@ class Writer {
       for (; part_count < parts_.size() && first < slice.rows && status.ok(); ++part_count) {
         Part& part = parts_[part_count];
         const uint32_t count = std::min(rows_per_part, slice.rows - first);
-        status = part.rows.Read(tensor.source, first, count);
-        if (status.ok()) {
-          threads.emplace_back([&part, &tensor] { part.Run(tensor.kept); });
+        status = internal::GuardMemory(slice.name,
+                                       [&] { return part.rows.Read(tensor.source, first, count); });
+        const auto run = [&part, &tensor] { part.Run(tensor); };
+        if (status.ok() && !internal::TryStart(threads, run)) {
+          run();
         }
         first += count;
       }
@@ -321,7 +354,7 @@ absl::StatusOr<std::string> NewConfig(const Checkpoint& from, WeightChoice weigh
   std::string json = "{";
   for (const simdjson::dom::key_value_pair field : root) {
     if (field.key != "quantization_config") {
-      json += fmt::format("{}\n  \"{}\": {}", json.size() > 1 ? "," : "", field.key,
+      json += fmt::format("{}\n  {}: {}", json.size() > 1 ? "," : "", JsonString(field.key),
                           simdjson::minify(field.value));
     }
   }
@@ -338,20 +371,20 @@ absl::StatusOr<std::string> NewConfig(const Checkpoint& from, WeightChoice weigh
 
 // All that is neither weights nor rewritten.
 absl::Status CopySmallFiles(const std::string& from, const std::string& to) {
-  std::error_code error;
-  for (const auto& each : fs::directory_iterator(from, error)) {
-    const std::string name = each.path().filename().string();
+  SY_ASSIGN_OR_RETURN(const std::vector<std::string> names, internal::ListDir(from));
+  for (const std::string& name : names) {
+    const std::string path = fmt::format("{}/{}", from, name);
     std::error_code ignored;
     const bool skipped = name.front() == '.' || name == "config.json" || name == kManifestFile ||
                          name.ends_with(".safetensors") || name.ends_with(".index.json");
-    if (skipped || !each.is_regular_file(ignored) || each.file_size(ignored) > kSmallFileBytesMax) {
+    if (skipped || !fs::is_regular_file(path, ignored) ||
+        fs::file_size(path, ignored) > kSmallFileBytesMax) {
       continue;
     }
-    SY_ASSIGN_OR_RETURN(const std::string content,
-                        ReadFile(each.path().string(), kSmallFileBytesMax));
+    SY_ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kSmallFileBytesMax));
     SY_RETURN_IF_ERROR(WriteFileAtomically(fmt::format("{}/{}", to, name), content));
   }
-  return error ? Unavailable("list {}: {}", from, error.message()) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 absl::Status WriteAll(const Checkpoint& from, const std::string& dir,
@@ -374,8 +407,8 @@ absl::Status WriteAll(const Checkpoint& from, const std::string& dir,
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, counts.size());
     SY_RETURN_IF_ERROR(writer.WriteFile(name, left.first(counts[i])));
     for (const OutTensor& tensor : left.first(counts[i])) {
-      weight_map +=
-          fmt::format("{}\n    \"{}\": \"{}\"", weight_map.empty() ? "" : ",", tensor.name, name);
+      weight_map += fmt::format("{}\n    {}: \"{}\"", weight_map.empty() ? "" : ",",
+                                JsonString(tensor.name), name);
     }
     left = left.subspan(counts[i]);
   }
@@ -442,7 +475,9 @@ absl::Status ConvertCheckpoint(const Checkpoint& from, const std::string& to,
   if (!fs::create_directories(partial, error)) {
     return Unavailable("create {}: {}", partial, error.message());
   }
-  if (const absl::Status written = WriteAll(from, partial, options); !written.ok()) {
+  const absl::Status written =
+      internal::GuardMemory("the conversion", [&] { return WriteAll(from, partial, options); });
+  if (!written.ok()) {
     fs::remove_all(partial, error);
     return written;
   }

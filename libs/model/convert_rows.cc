@@ -1,6 +1,7 @@
 #include "libs/model/convert_rows.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "libs/tensor/dtype.h"
 
@@ -22,6 +23,30 @@ void RoundRow(const float* x, uint32_t columns, WeightFormat format, std::byte* 
 }
 
 }  // namespace
+
+StoredMatrix ConvertedRows::View(WeightFormat format, uint32_t rows, uint32_t columns) const {
+  return {.values = values.data(),
+          .format = format,
+          .rows = rows,
+          .columns = columns,
+          .scales = scales.data()};
+}
+
+float LargestFor(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kInt8:
+    case WeightFormat::kInt4:
+      return 4194304.0F;  // Scales are at most a hundredth of the largest value, f16 ends at 65504.
+    case WeightFormat::kBf16:
+      return Bf16ToF32(0x7f7f);
+    case WeightFormat::kF16:
+      return F16ToF32(0x7bff);
+    case WeightFormat::kF32:
+    case WeightFormat::kFp8:
+      break;
+  }
+  return std::numeric_limits<float>::max();
+}
 
 ConvertedRows ConvertRows(const StoredMatrix& stored, WeightFormat format) {
   const bool quantised = format == WeightFormat::kInt8 || format == WeightFormat::kInt4;

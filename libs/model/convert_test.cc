@@ -1,5 +1,6 @@
 #include "libs/model/convert.h"
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <string>
@@ -12,6 +13,7 @@
 #include "libs/base/status.h"
 #include "libs/model/manifest.h"
 #include "libs/model/numerics_id.h"
+#include "libs/model/testing/safetensors_writer.h"
 #include "libs/model/testing/tiny_checkpoint.h"
 
 namespace switchyard {
@@ -34,6 +36,17 @@ void ExpectSame(const PackedMatrix& a, const PackedMatrix& b) {
   }
 }
 
+void ExpectSame(const StoredMatrix& a, const StoredMatrix& b) {
+  ASSERT_EQ(a.format, b.format);
+  ASSERT_EQ(a.rows, b.rows);
+  ASSERT_EQ(a.columns, b.columns);
+  EXPECT_EQ(std::memcmp(a.values, b.values, StoredValueBytes(a.format, a.rows, a.columns)), 0);
+  ASSERT_EQ(a.scales == nullptr, b.scales == nullptr);
+  if (a.scales != nullptr) {
+    EXPECT_EQ(std::memcmp(a.scales, b.scales, StoredScaleBytes(a.format, a.rows, a.columns)), 0);
+  }
+}
+
 void ExpectSame(const ExpertWeights& a, const ExpertWeights& b) {
   ExpectSame(a.gate, b.gate);
   ExpectSame(a.up, b.up);
@@ -49,13 +62,17 @@ void ExpectLoadsTheSame(const Checkpoint& from, WeightChoice choice, const Check
   const auto b = converted.LoadRouterWeights();
   ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
   ExpectSame(a->head, b->head);
-  ASSERT_EQ(a->embedding.byte_size(), b->embedding.byte_size());
-  EXPECT_EQ(std::memcmp(a->embedding.data, b->embedding.data, a->embedding.byte_size()), 0);
+  ExpectSame(a->embedding, b->embedding);
   for (size_t i = 0; i < a->layers.size(); ++i) {
     EXPECT_EQ(a->layers[i].input_norm, b->layers[i].input_norm);
+    ExpectSame(a->layers[i].q_a_proj, b->layers[i].q_a_proj);
+    ExpectSame(a->layers[i].kv_a_proj, b->layers[i].kv_a_proj);
     ExpectSame(a->layers[i].o_proj, b->layers[i].o_proj);
-    ExpectSame(a->layers[i].heads[1].key_turned, b->layers[i].heads[1].key_turned);
-    ExpectSame(a->layers[i].heads[1].value, b->layers[i].heads[1].value);
+    for (size_t head = 0; head < a->layers[i].heads.size(); ++head) {
+      ExpectSame(a->layers[i].heads[head].key, b->layers[i].heads[head].key);
+      ExpectSame(a->layers[i].heads[head].key_turned, b->layers[i].heads[head].key_turned);
+      ExpectSame(a->layers[i].heads[head].value, b->layers[i].heads[head].value);
+    }
     ExpectSame(a->layers[i].dense, b->layers[i].dense);
     ExpectSame(a->layers[i].shared, b->layers[i].shared);
   }
@@ -73,11 +90,17 @@ TEST(ConvertCheckpoint, LoadsToTheSameBitsAsConvertingWhileLoading) {
   TinyCheckpointOptions fused_and_tied;
   fused_and_tied.fused_experts = true;
   fused_and_tied.spec.tied_embeddings = true;
+  TinyCheckpointOptions tied = fused_and_tied;
+  tied.fused_experts = false;
+  tied.spec.weight_dtype = Dtype::kBf16;
   TinyCheckpointOptions odd;
+  odd.spec.kv_lora_rank = 40;
+  odd.spec.vocab_size = 70;
   odd.spec.expert_intermediate_size = 45;  // No whole group, no whole byte of two codes.
   odd.spec.weight_dtype = Dtype::kBf16;
   odd.file_count = 2;
-  for (const TinyCheckpointOptions& options : {TinyCheckpointOptions{}, fused_and_tied, odd}) {
+  for (const TinyCheckpointOptions& options :
+       {TinyCheckpointOptions{}, fused_and_tied, tied, odd}) {
     const TinyCheckpoint tiny(options);
     const Checkpoint from = OpenOrDie(tiny.dir());
     for (const WeightChoice choice : kChoices) {
@@ -104,6 +127,147 @@ TEST(ConvertCheckpoint, ReadsFp8) {
   }
 }
 
+std::string DtypeOf(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorCatalog::Place place = checkpoint.catalog().Find(name);
+  return place.entry == nullptr ? "" : place.entry->dtype;
+}
+
+TEST(ConvertCheckpoint, WritesTheFormatsOfTheTable) {
+  const TinyCheckpoint tiny;
+  const TempDir dir;
+  const Checkpoint from = OpenOrDie(tiny.dir());
+  ASSERT_TRUE(ConvertCheckpoint(from, dir.path() + "/8", {.weights = WeightChoice::kInt8}).ok());
+  ASSERT_TRUE(ConvertCheckpoint(from, dir.path() + "/4", {.weights = WeightChoice::kInt4}).ok());
+  const Checkpoint int8 = OpenOrDie(dir.path() + "/8");
+  const Checkpoint int4 = OpenOrDie(dir.path() + "/4");
+  const std::string layer = "model.layers.1.";
+  for (const std::string& name :
+       {std::string("model.embed_tokens.weight"), std::string("lm_head.weight"),
+        layer + "self_attn.kv_b_proj.weight", std::string("model.layers.0.mlp.up_proj.weight")}) {
+    EXPECT_EQ(DtypeOf(int8, name), "I8") << name;
+    EXPECT_EQ(DtypeOf(int4, name), "I8") << name;
+    EXPECT_EQ(DtypeOf(int4, name + "_scale"), "F16") << name;
+  }
+  for (const std::string name :
+       {"self_attn.o_proj.weight", "self_attn.q_b_proj.weight", "mlp.shared_experts.up_proj.weight",
+        "mlp.experts.3.down_proj.weight"}) {
+    EXPECT_EQ(DtypeOf(int8, layer + name), "I8") << name;
+    EXPECT_EQ(DtypeOf(int4, layer + name), "U8") << name;
+  }
+  for (const std::string name : {"mlp.gate.weight", "input_layernorm.weight"}) {
+    EXPECT_EQ(DtypeOf(int8, layer + name), "F32") << name;
+    EXPECT_EQ(DtypeOf(int4, layer + name), "F32") << name;
+  }
+}
+
+TEST(ConvertCheckpoint, FromOneOfItsOwnFormatsToAnother) {
+  TinyCheckpointOptions options;
+  options.spec.tied_embeddings = true;
+  const TinyCheckpoint tiny(options);
+  const TempDir dir;
+  ASSERT_TRUE(ConvertCheckpoint(OpenOrDie(tiny.dir()), dir.path() + "/8", {}).ok());
+  const Checkpoint int8 = OpenOrDie(dir.path() + "/8");
+  for (const WeightChoice choice : kChoices) {
+    const std::string to = fmt::format("{}/{}", dir.path(), NameOf(choice));
+    const absl::Status done = ConvertCheckpoint(int8, to, {.weights = choice});
+    ASSERT_TRUE(done.ok()) << done;
+    ExpectLoadsTheSame(int8, choice, OpenOrDie(to));
+  }
+}
+
+// Rewrites the one file of a checkpoint, each tensor as `change` gives it to the writer.
+template <typename Change>
+void Rewrite(const std::string& dir, Change change) {
+  const std::string path = dir + "/model.safetensors";
+  SafetensorsWriter writer;
+  {
+    const auto file = SafetensorsFile::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    for (const auto& [name, entry] : file->index()) {
+      const std::vector<std::byte> bytes = file->Read(entry).value();
+      change(writer, name, entry,
+             std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+    }
+  }
+  ASSERT_TRUE(WriteFileAtomically(path, writer.Render()).ok());
+}
+
+void CopyTensor(SafetensorsWriter& writer, const std::string& name, const SafetensorsEntry& entry,
+                std::string_view bytes) {
+  writer.AddRaw(name, entry.shape, entry.dtype, bytes);
+}
+
+TEST(ConvertCheckpoint, TakesAllFusedTensorsOfALayerApartOrNone) {
+  TinyCheckpointOptions options;
+  options.fused_experts = true;
+  options.spec.weight_dtype = Dtype::kBf16;
+  const TinyCheckpoint tiny(options);
+  const std::string odd_one = "model.layers.2.mlp.experts.down_proj";
+  Rewrite(tiny.dir(), [&](SafetensorsWriter& writer, const std::string& name,
+                          const SafetensorsEntry& entry, std::string_view bytes) {
+    if (name != odd_one) {
+      CopyTensor(writer, name, entry, bytes);
+      return;
+    }
+    std::vector<float> values(bytes.size() / 2);
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = std::sin(static_cast<float>(i));
+    }
+    writer.Add(name, entry.shape, Dtype::kF32, values);
+  });
+  const Checkpoint from = OpenOrDie(tiny.dir());
+  for (const WeightChoice choice : kChoices) {
+    const TempDir dir;
+    const absl::Status done = ConvertCheckpoint(from, dir.path() + "/out", {.weights = choice});
+    ASSERT_TRUE(done.ok()) << done;
+    const Checkpoint converted = OpenOrDie(dir.path() + "/out");
+    ExpectLoadsTheSame(from, choice, converted);
+    const bool whole = choice == WeightChoice::kBf16;
+    EXPECT_EQ(DtypeOf(converted, "model.layers.1.mlp.experts.gate_up_proj"), whole ? "BF16" : "");
+    EXPECT_EQ(DtypeOf(converted, "model.layers.2.mlp.experts.gate_up_proj"), "");
+  }
+}
+
+TEST(ConvertCheckpoint, RefusesToWriteANameTwice) {
+  const TinyCheckpoint tiny;
+  const std::string stray = "model.layers.1.mlp.experts.0.up_proj.weight_scale";
+  Rewrite(tiny.dir(), [&](SafetensorsWriter& writer, const std::string& name,
+                          const SafetensorsEntry& entry, std::string_view bytes) {
+    CopyTensor(writer, name, entry, bytes);
+    if (name == "lm_head.weight") {
+      writer.Add(stray, {1}, Dtype::kF32, {1.0F});
+    }
+  });
+  const TempDir dir;
+  const absl::Status done = ConvertCheckpoint(OpenOrDie(tiny.dir()), dir.path() + "/out", {});
+  EXPECT_EQ(done.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(MessageOf(done), AllOf(HasSubstr(tiny.dir()), HasSubstr(stray)));
+  EXPECT_FALSE(std::filesystem::exists(dir.path() + "/out"));
+}
+
+TEST(ConvertCheckpoint, NamesMayHoldWhatJsonEscapes) {
+  const TinyCheckpoint tiny;
+  Rewrite(tiny.dir(), [&](SafetensorsWriter& writer, const std::string& name,
+                          const SafetensorsEntry& entry, std::string_view bytes) {
+    CopyTensor(writer, name, entry, bytes);
+    if (name == "lm_head.weight") {
+      writer.Add(R"(odd\",\"x\\y\n\u0001)", {2}, Dtype::kF32, {1.0F, 2.0F});
+    }
+  });
+  std::string config = ReadFile(tiny.dir() + "/config.json", 1U << 20).value();
+  config.insert(config.rfind('}'), R"(, "odd\"key\\": "a\"b")");
+  ASSERT_TRUE(WriteFileAtomically(tiny.dir() + "/config.json", config).ok());
+  const TempDir dir;
+  const Checkpoint from = OpenOrDie(tiny.dir());
+  const absl::Status done = ConvertCheckpoint(from, dir.path() + "/out", {});
+  ASSERT_TRUE(done.ok()) << done;
+  const Checkpoint converted = OpenOrDie(dir.path() + "/out");
+  ExpectLoadsTheSame(from, WeightChoice::kInt8, converted);
+  EXPECT_EQ(DtypeOf(converted, "odd\",\"x\\y\n\x01"), "F32");
+  EXPECT_THAT(ReadFile(dir.path() + "/out/config.json", 1U << 20).value(),
+              HasSubstr(R"("odd\"key\\": "a\"b")"));
+}
+
 class Converted : public testing::Test {
  protected:
   void SetUp() override {
@@ -111,7 +275,7 @@ class Converted : public testing::Test {
     const Checkpoint from = OpenOrDie(tiny_.dir());
     source_digest_ = from.digest();
     const absl::Status done = ConvertCheckpoint(
-        from, to_, {.weights = WeightChoice::kInt8, .file_bytes_max = 40'000, .observer = {}});
+        from, to_, {.weights = WeightChoice::kInt8, .file_bytes_max = 25'000, .observer = {}});
     ASSERT_TRUE(done.ok()) << done;
   }
 

@@ -12,8 +12,7 @@ void EmbedRows(const RouterWeights& weights, std::span<const TokenId> tokens, fl
   SY_CHECK(weights.embedding.columns == hidden_size);
   for (const TokenId token : tokens) {
     SY_CHECK(token < weights.embedding.rows);
-    const MatrixView row = weights.embedding.RowSlice(token, 1);
-    internal::WidenToF32(row.data, row.dtype, hidden_size, out);
+    internal::WidenRow(weights.embedding, token, out);
     out += hidden_size;
   }
 }

@@ -41,6 +41,23 @@ std::vector<float> Rows(size_t count) {
   return rows;
 }
 
+TEST(EmbedRows, GivesTheValuesOfInt8AsTheyAreStored) {
+  const TinyCheckpoint tiny;
+  const auto checkpoint = Checkpoint::Open(tiny.dir());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto weights = checkpoint->LoadRouterWeights(WeightChoice::kInt4);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ASSERT_EQ(weights->embedding.format, WeightFormat::kInt8);
+  const std::vector<TokenId> tokens = {7, 0, 63};
+  std::vector<float> out(tokens.size() * 32);
+  EmbedRows(*weights, tokens, out.data(), 32);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    std::vector<float> want(32);
+    UnpackStored(weights->embedding, tokens[i], 1, want.data());
+    EXPECT_TRUE(std::equal(want.begin(), want.end(), out.begin() + static_cast<ptrdiff_t>(i * 32)));
+  }
+}
+
 TEST(EmbedRows, WidensTheTokensRows) {
   for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16, Dtype::kF16}) {
     TinyCheckpointOptions options;
@@ -52,7 +69,7 @@ TEST(EmbedRows, WidensTheTokensRows) {
     EXPECT_TRUE(std::equal(out.begin(), out.begin() + 32, out.begin() + 64));
     const Opened exact;
     for (size_t i = 0; i < 32; ++i) {
-      const float expected = F32At(exact.weights.embedding.data, 63 * 32 + i);
+      const float expected = F32At(exact.weights.embedding.values, 63 * 32 + i);
       EXPECT_NEAR(out[32 + i], expected, std::abs(expected) / 256 + 1e-6F);
     }
   }

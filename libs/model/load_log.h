@@ -23,9 +23,7 @@ class LoadLog {
       return;
     }
     last_ = now;
-    SY_LOG_INFO("loading {} gb={:.2f} of={:.2f} percent={:.0f}", what_,
-                static_cast<double>(progress.bytes_done) * 1e-9,
-                static_cast<double>(progress.bytes_total) * 1e-9, progress.ratio() * 100);
+    SY_LOG_INFO("loading {}", progress.Text(what_));
   }
 
  private:

@@ -9,6 +9,7 @@
 
 #include "libs/base/file.h"
 #include "libs/base/status.h"
+#include "libs/model/internal/list_dir.h"
 #include "libs/model/internal/printable.h"
 #include "libs/model/internal/sha256.h"
 #include "libs/model/safetensors.h"
@@ -147,18 +148,16 @@ absl::StatusOr<Manifest> Manifest::Make(const std::string& model_dir, std::strin
                        [&name](const ManifestFile& file) { return file.name == name; });
   };
   LoadProgress progress;
-  std::error_code error;
-  for (const auto& each : std::filesystem::directory_iterator(model_dir, error)) {
-    const std::string name = each.path().filename().string();
-    std::error_code size_error;
+  SY_ASSIGN_OR_RETURN(const std::vector<std::string> present, internal::ListDir(model_dir));
+  for (const std::string& name : present) {
+    const std::string path = fmt::format("{}/{}", model_dir, name);
+    std::error_code error;
     const bool left_out = name == kManifestFile || !IsPlainName(name) || is_known(name);
-    if (!left_out && each.is_regular_file(size_error)) {
+    if (!left_out && std::filesystem::is_regular_file(path, error)) {
       names.push_back(name);
-      progress.bytes_total += each.file_size(size_error);
+      const uint64_t size = std::filesystem::file_size(path, error);
+      progress.bytes_total += error ? 0 : size;  // Opening it will say.
     }
-  }
-  if (error) {
-    return NotFound("list {}: {}", model_dir, error.message());
   }
   Manifest manifest{.weights = std::move(weights),
                     .source_digest = std::move(source_digest),

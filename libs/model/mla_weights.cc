@@ -18,9 +18,13 @@ void Fill(std::span<const float> values, const PackedMatrix& place) {
 
 }  // namespace
 
-std::vector<MlaHeadWeights> ReserveMlaHeads(const ModelSpec& spec, WeightFormat stored,
+WeightFormat MlaHeadFormat(WeightFormat rounded) {
+  return IsPlain(rounded) ? rounded : WeightFormat::kBf16;
+}
+
+std::vector<MlaHeadWeights> ReserveMlaHeads(const ModelSpec& spec, WeightFormat rounded,
                                             WeightArena& arena) {
-  const WeightFormat format = FormatOf(WeightChoice::kAsStored, WeightRole::kLatent, stored);
+  const WeightFormat format = MlaHeadFormat(rounded);
   std::vector<MlaHeadWeights> heads(spec.head_count);
   for (MlaHeadWeights& head : heads) {
     head.key = arena.Reserve(format, spec.nope_dim, spec.kv_lora_rank);

@@ -10,8 +10,9 @@
 
 namespace switchyard {
 
-// What one head of MLA multiplies cached latents with: its rows of kv_b_proj. F32 and F16 as
-// stored, all else in BF16, whatever the format of the other weights.
+// What one head of MLA multiplies cached latents with: its rows of kv_b_proj. Rows that are stored
+// or rounded to INT8 (or FP8) are widened and kept in BF16: turned, a group of 32 would no longer
+// share its scale.
 //
 // Any thread; the matrices live while their arena does.
 struct MlaHeadWeights {
@@ -20,8 +21,12 @@ struct MlaHeadWeights {
   PackedMatrix key_turned;  // [kv_lora_rank, nope_dim], absorbed form: query -> latent space.
 };
 
-// Room for the heads of a kv_b_proj stored in `stored`.
-std::vector<MlaHeadWeights> ReserveMlaHeads(const ModelSpec& spec, WeightFormat stored,
+// What the heads of a kv_b_proj are kept in whose values are of `rounded`: F32 and F16 as they are,
+// all else in BF16.
+WeightFormat MlaHeadFormat(WeightFormat rounded);
+
+// Room for those heads.
+std::vector<MlaHeadWeights> ReserveMlaHeads(const ModelSpec& spec, WeightFormat rounded,
                                             WeightArena& arena);
 
 // Fills what was reserved. kv_b: [heads * (nope_dim + value_dim), kv_lora_rank].

@@ -15,8 +15,9 @@ Dtype WireRowDtype(const ModelSpec& spec, WeightChoice choice) {
 std::string NumericsId(const ModelSpec& spec, WeightChoice choice) {
   const std::string_view stored =
       spec.quantization.has_value() ? NameOf(*spec.quantization) : NameOf(spec.weight_dtype);
-  // v2: the orders of libs/kernels/{kernels,packed_matrix}.h, the same on every instruction set.
-  return fmt::format("v2/stored={}/weights={}/rows={}/keys=64", stored,
+  // v3: the orders of libs/kernels/{kernels,packed_matrix}.h, the same on every instruction set,
+  // and the formats of weight_choice.h by role.
+  return fmt::format("v3/stored={}/weights={}/rows={}/keys=64", stored,
                      NameOf(Resolve(choice, spec.quantization)),
                      NameOf(WireRowDtype(spec, choice)));
 }

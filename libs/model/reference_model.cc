@@ -37,6 +37,11 @@ struct Matrix {
     }
   }
 
+  explicit Matrix(const StoredMatrix& stored)
+      : rows(stored.rows), columns(stored.columns), values(size_t{stored.rows} * stored.columns) {
+    UnpackStored(stored, 0, stored.rows, values.data());
+  }
+
   // kv_b_proj, put together again.
   explicit Matrix(const std::vector<MlaHeadWeights>& heads) {
     for (const MlaHeadWeights& head : heads) {

@@ -6,6 +6,8 @@
 #include <span>
 #include <string>
 
+#include <sys/stat.h>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -168,6 +170,15 @@ TEST(SafetensorsFile, FindsTensorsAndTheirBytes) {
   ASSERT_TRUE(bytes.ok()) << bytes.status();
   EXPECT_THAT(*bytes, testing::ElementsAre(std::byte{0x80}, std::byte{0x3f}));
   EXPECT_EQ(file->header().size() + 2, file->file().size());
+}
+
+TEST(SafetensorsFile, RefusesANamedPipeWithoutWaitingForAWriter) {
+  const TempDir dir;
+  const std::string path = dir.path() + "/pipe.safetensors";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const absl::Status refused = SafetensorsFile::Open(path).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(MessageOf(refused), HasSubstr("pipe.safetensors: not a regular file"));
 }
 
 TEST(SafetensorsFile, RefusesAFileThatWasChangedOrCutSinceItWasOpened) {

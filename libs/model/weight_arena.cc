@@ -56,12 +56,7 @@ void WeightArena::Fill(const PackedMatrix& place, uint32_t first_row, const Stor
     return;
   }
   const ConvertedRows converted = ConvertRows(stored, place.format);
-  Pack({.values = converted.values.data(),
-        .format = place.format,
-        .rows = stored.rows,
-        .columns = stored.columns,
-        .scales = converted.scales.data()},
-       out);
+  Pack(converted.View(place.format, stored.rows, stored.columns), out);
 }
 
 PackedMatrix WeightArena::Add(const StoredMatrix& stored, WeightFormat format) {

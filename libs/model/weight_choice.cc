@@ -70,27 +70,25 @@ WeightChoice Resolve(WeightChoice asked, std::optional<WeightFormat> quantizatio
   }
 }
 
+bool IsPlain(WeightFormat format) {
+  return format == WeightFormat::kF32 || format == WeightFormat::kF16 ||
+         format == WeightFormat::kBf16;
+}
+
 WeightFormat FormatOf(WeightChoice choice, WeightRole role, WeightFormat stored) {
-  switch (role) {
-    case WeightRole::kLatent: {
-      const bool plain = stored == WeightFormat::kF32 || stored == WeightFormat::kF16;
-      return plain ? stored : WeightFormat::kBf16;
-    }
-    case WeightRole::kEmbedding:
-    case WeightRole::kGate:
-    case WeightRole::kVector:
-      return stored;
-    default:
-      break;
+  if (role == WeightRole::kGate || role == WeightRole::kVector) {
+    return stored;
   }
-  const bool routed = role == WeightRole::kExpertIn || role == WeightRole::kExpertOut;
+  // Not multiplied in its own format, or not at all: plain values need no rounding to BF16.
+  const bool looked_up = role == WeightRole::kEmbedding || role == WeightRole::kLatent;
+  const bool whole = looked_up || role == WeightRole::kHead || role == WeightRole::kDense;
   switch (choice) {
     case WeightChoice::kBf16:
-      return WeightFormat::kBf16;
+      return looked_up && IsPlain(stored) ? stored : WeightFormat::kBf16;
     case WeightChoice::kInt8:
       return WeightFormat::kInt8;
     case WeightChoice::kInt4:
-      return routed ? WeightFormat::kInt4 : WeightFormat::kInt8;
+      return whole ? WeightFormat::kInt8 : WeightFormat::kInt4;
     case WeightChoice::kAsStored:
       break;
   }

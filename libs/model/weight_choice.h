@@ -26,10 +26,10 @@ enum class WeightRole : uint8_t {
   kShared,     // Shared experts.
   kDense,      // Feed-forward networks of dense layers.
   kAttention,  // Attention projections but kv_b_proj.
-  kLatent,     // kv_b_proj: see mla_weights.h.
+  kLatent,     // kv_b_proj: in memory see mla_weights.h.
   kHead,
-  kEmbedding,  // This and the next two stay as stored.
-  kGate,
+  kEmbedding,
+  kGate,    // This and the next stay as stored.
   kVector,  // Norms and biases.
 };
 
@@ -39,7 +39,11 @@ std::string_view NameOf(WeightRole role);
 // `quantization` (kFp8, or what `switchyard convert` wrote): kAsStored is then that choice.
 WeightChoice Resolve(WeightChoice asked, std::optional<WeightFormat> quantization);
 
-// The format a matrix of `role`, stored as `stored`, is kept in. Any thread: pure.
+// BF16, F16 or F32.
+bool IsPlain(WeightFormat format);
+
+// The format that the values of a matrix of `role`, stored as `stored`, are rounded to: what
+// `switchyard convert` writes, and but for kLatent and kVector what memory holds. Any thread: pure.
 WeightFormat FormatOf(WeightChoice choice, WeightRole role, WeightFormat stored);
 
 }  // namespace switchyard

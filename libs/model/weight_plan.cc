@@ -59,11 +59,6 @@ Dtype DtypeOf(WeightFormat plain) {
   }
 }
 
-bool IsPlain(WeightFormat format) {
-  return format == WeightFormat::kF32 || format == WeightFormat::kF16 ||
-         format == WeightFormat::kBf16;
-}
-
 bool IsRowMajor(WeightFormat format) {
   return format == WeightFormat::kF32 || format == WeightFormat::kF16;
 }
@@ -162,7 +157,8 @@ absl::Status WeightPlan::Add(const TensorSlice& slice, WeightRole role, WeightAr
   if (kept == source.format && IsRowMajor(kept) && out.data != nullptr) {
     target.copy = WeightArena::RowsOf(out, 0);
   }
-  tensors_.push_back({.source = std::move(source), .kept = kept, .kept_bytes = out.byte_size()});
+  tensors_.push_back(
+      {.source = std::move(source), .rounded = kept, .kept = kept, .kept_bytes = out.byte_size()});
   targets_.push_back(target);
   return absl::OkStatus();
 }
@@ -171,10 +167,12 @@ absl::Status WeightPlan::AddHeads(const TensorSlice& slice, WeightArena& arena,
                                   std::vector<MlaHeadWeights>& out) {
   SY_ASSIGN_OR_RETURN(StoredSlice source, Find(slice, WeightRole::kLatent));
   const size_t before = arena.byte_count();
-  out = ReserveMlaHeads(spec_, source.format, arena);
-  const WeightFormat kept = FormatOf(choice_, WeightRole::kLatent, source.format);
-  tensors_.push_back(
-      {.source = std::move(source), .kept = kept, .kept_bytes = arena.byte_count() - before});
+  const WeightFormat rounded = FormatOf(choice_, WeightRole::kLatent, source.format);
+  out = ReserveMlaHeads(spec_, rounded, arena);
+  tensors_.push_back({.source = std::move(source),
+                      .rounded = rounded,
+                      .kept = MlaHeadFormat(rounded),
+                      .kept_bytes = arena.byte_count() - before});
   targets_.push_back({.heads = out});
   return absl::OkStatus();
 }
@@ -191,8 +189,36 @@ absl::Status WeightPlan::AddPlain(const TensorSlice& slice, WeightRole role, Wei
   out = {
       .data = place, .dtype = DtypeOf(source.format), .rows = slice.rows, .columns = slice.columns};
   const WeightFormat kept = source.format;
-  tensors_.push_back({.source = std::move(source), .kept = kept, .kept_bytes = bytes});
+  tensors_.push_back(
+      {.source = std::move(source), .rounded = kept, .kept = kept, .kept_bytes = bytes});
   targets_.push_back({.copy = place});
+  return absl::OkStatus();
+}
+
+absl::Status WeightPlan::AddStored(const TensorSlice& slice, WeightRole role, WeightArena& arena,
+                                   StoredMatrix& out) {
+  SY_ASSIGN_OR_RETURN(StoredSlice source, Find(slice, role));
+  const WeightFormat kept = FormatOf(choice_, role, source.format);
+  if (!IsPlain(kept) && kept != WeightFormat::kInt8) {
+    return InvalidArgument("{}: tensor {} has dtype {}, supported are BF16, F16, F32 and I8",
+                           source.values.file->path(), slice.name, source.values.entry->dtype);
+  }
+  const uint64_t value_bytes = StoredValueBytes(kept, slice.rows, slice.columns);
+  const uint64_t scale_bytes = StoredScaleBytes(kept, slice.rows, slice.columns);
+  Target target{.copy = arena.ReserveBytes(value_bytes)};
+  if (scale_bytes > 0) {
+    target.copy_scales = arena.ReserveBytes(scale_bytes);
+  }
+  out = {.values = target.copy,
+         .format = kept,
+         .rows = slice.rows,
+         .columns = slice.columns,
+         .scales = target.copy_scales};
+  tensors_.push_back({.source = std::move(source),
+                      .rounded = kept,
+                      .kept = kept,
+                      .kept_bytes = value_bytes + scale_bytes});
+  targets_.push_back(target);
   return absl::OkStatus();
 }
 
@@ -202,7 +228,9 @@ absl::Status WeightPlan::AddVector(const std::string& name, uint32_t count,
       StoredSlice source,
       Find({.name = name, .shape = {count}, .rows = 1, .columns = count}, WeightRole::kVector));
   out.resize(count);
+  const WeightFormat rounded = source.format;
   tensors_.push_back({.source = std::move(source),
+                      .rounded = rounded,
                       .kept = WeightFormat::kF32,
                       .kept_bytes = count * sizeof(float)});
   targets_.push_back({.vector = out});

@@ -57,13 +57,20 @@ class StoredRows {
   // file, what ends early or was changed since the file was opened.
   absl::Status Read(const StoredSlice& source, uint32_t first, uint32_t count);
 
-  // Widens scales and refuses codes and scales that no weight can have. After Read(); `stored()` is
-  // then good until the next Read().
-  absl::Status Check();
+  // Widens scales and refuses what no weight can be: values that are not finite, codes and scales
+  // that mean nothing, and values too large for `rounded`. After Read(); `stored()` is then good
+  // until the next Read().
+  absl::Status Check(WeightFormat rounded);
 
   const StoredMatrix& stored() const { return stored_; }
 
  private:
+  absl::Status CheckCodes() const;
+  // At least that of any value; makes the scales ready.
+  absl::StatusOr<float> LargestMagnitude();
+  // The largest of them.
+  absl::StatusOr<float> WidenFp8Scales();
+
   const StoredSlice* source_ = nullptr;
   std::vector<std::byte> values_;
   std::vector<std::byte> scale_bytes_;
@@ -71,11 +78,12 @@ class StoredRows {
   StoredMatrix stored_;
 };
 
-// A tensor of a plan and the format it is kept in.
+// A tensor of a plan and the formats it takes.
 struct PlannedTensor {
   StoredSlice source;
-  WeightFormat kept = WeightFormat::kF32;
-  uint64_t kept_bytes = 0;  // In memory, padding included.
+  WeightFormat rounded = WeightFormat::kF32;  // Of its values: what `convert` writes.
+  WeightFormat kept = WeightFormat::kF32;     // In memory: differs for vectors and kLatent.
+  uint64_t kept_bytes = 0;                    // In memory, padding included.
 };
 
 // WeightPlan collects what to load, reserving its place, and then loads all of it: one thread reads
@@ -97,6 +105,9 @@ class WeightPlan {
   // Row-major, in the dtype it is stored in: BF16, F16 or F32.
   absl::Status AddPlain(const TensorSlice& slice, WeightRole role, WeightArena& arena,
                         MatrixView& out);
+  // Row-major, values and scales as a file has them: BF16, F16, F32 or INT8.
+  absl::Status AddStored(const TensorSlice& slice, WeightRole role, WeightArena& arena,
+                         StoredMatrix& out);
   // Widened to f32.
   absl::Status AddVector(const std::string& name, uint32_t count, std::vector<float>& out);
 
@@ -111,7 +122,8 @@ class WeightPlan {
   struct Target {
     PackedMatrix packed;                    // Repacked, rows by rows.
     std::span<const MlaHeadWeights> heads;  // All rows at once.
-    std::byte* copy = nullptr;              // As it is.
+    std::byte* copy = nullptr;              // Row-major, in its rounded format.
+    std::byte* copy_scales = nullptr;       // The scales of `copy`, if it has any.
     std::span<float> vector;                // Widened.
   };
 

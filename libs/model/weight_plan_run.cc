@@ -12,6 +12,8 @@
 #include "libs/base/mutex.h"
 #include "libs/base/status.h"
 #include "libs/base/thread_name.h"
+#include "libs/model/convert_rows.h"
+#include "libs/model/internal/guard_memory.h"
 #include "libs/model/internal/widen.h"
 #include "libs/model/weight_plan.h"
 
@@ -54,19 +56,19 @@ class WeightPlan::Runner {
   }
 
   absl::Status Run() {
-    const bool threaded = options_.threads > 0 && progress_.bytes_total >= kThreadedBytesMin;
-    const size_t worker_count = threaded ? options_.threads : 0;
-    for (size_t i = 0; i < (threaded ? idle_.capacity() : 1); ++i) {
+    const uint32_t wanted = progress_.bytes_total >= kThreadedBytesMin ? options_.threads : 0;
+    for (size_t i = 0; i < (wanted > 0 ? idle_.capacity() : 1); ++i) {
       Return(std::make_unique<Piece>());
     }
     std::vector<std::thread> workers;
-    for (size_t i = 0; i < worker_count; ++i) {
-      workers.emplace_back([this] {
-        SetThreadName("load");
-        Work();
-      });
+    const auto work = [this] {
+      SetThreadName("load");
+      Work();
+    };
+    while (workers.size() < wanted && internal::TryStart(workers, work)) {
     }
-    for (size_t i = 0; i < plan_.tensors_.size() && !failed_.load(); ++i) {
+    const bool threaded = !workers.empty();
+    for (size_t i = 0; i < plan_.tensors_.size() && !Ended(); ++i) {
       ReadTensor(i, threaded);
     }
     read_.Close();
@@ -88,12 +90,14 @@ class WeightPlan::Runner {
     const StoredSlice& source = plan_.tensors_[index].source;
     const bool whole = !plan_.targets_[index].heads.empty();
     const uint32_t step = whole ? source.slice.rows : RowsPerPiece(source);
-    for (uint32_t first = 0; first < source.slice.rows && !failed_.load(); first += step) {
+    for (uint32_t first = 0; first < source.slice.rows && !Ended(); first += step) {
       std::unique_ptr<Piece> piece = Take();
       piece->tensor = index;
       piece->first_row = first;
       const uint32_t count = std::min(step, source.slice.rows - first);
-      if (const absl::Status read = piece->rows.Read(source, first, count); !read.ok()) {
+      const absl::Status read = internal::GuardMemory(
+          source.slice.name, [&] { return piece->rows.Read(source, first, count); });
+      if (!read.ok()) {
         Fail(read);
         return;
       }
@@ -121,28 +125,49 @@ class WeightPlan::Runner {
   }
 
   void Finish(std::unique_ptr<Piece> piece) {
-    if (!failed_.load()) {
-      if (const absl::Status checked = piece->rows.Check(); checked.ok()) {
+    if (!Ended()) {
+      const PlannedTensor& tensor = plan_.tensors_[piece->tensor];
+      const absl::Status placed = internal::GuardMemory(tensor.source.slice.name, [&] {
+        SY_RETURN_IF_ERROR(piece->rows.Check(tensor.rounded));
         Place(*piece);
-      } else {
-        Fail(checked);
+        return absl::OkStatus();
+      });
+      if (!placed.ok()) {
+        Fail(placed);
       }
     }
     Return(std::move(piece));
   }
 
   void Place(const Piece& piece) const {
-    const Target& target = plan_.targets_[piece.tensor];
+    const WeightFormat rounded = plan_.tensors_[piece.tensor].rounded;
     const StoredMatrix& stored = piece.rows.stored();
+    if (rounded == stored.format) {
+      Place(piece, stored);
+      return;
+    }
+    const ConvertedRows converted = ConvertRows(stored, rounded);
+    Place(piece, converted.View(rounded, stored.rows, stored.columns));
+  }
+
+  void Place(const Piece& piece, const StoredMatrix& stored) const {
+    const Target& target = plan_.targets_[piece.tensor];
     if (!target.heads.empty()) {
       FillMlaHeads(plan_.spec_, stored, target.heads);
     } else if (!target.vector.empty()) {
       internal::WidenToF32(stored.values, PlainDtype(stored.format), target.vector.size(),
                            target.vector.data());
     } else if (target.copy != nullptr) {
-      const size_t offset = StoredValueBytes(stored.format, piece.first_row, stored.columns);
-      std::copy_n(stored.values, StoredValueBytes(stored.format, stored.rows, stored.columns),
-                  target.copy + offset);
+      const auto size = [&stored](const auto& bytes_of, uint32_t rows) {
+        return bytes_of(stored.format, rows, stored.columns);
+      };
+      std::copy_n(stored.values, size(StoredValueBytes, stored.rows),
+                  target.copy + size(StoredValueBytes, piece.first_row));
+      if (target.copy_scales != nullptr) {
+        std::copy_n(static_cast<const std::byte*>(stored.scales),
+                    size(StoredScaleBytes, stored.rows),
+                    target.copy_scales + size(StoredScaleBytes, piece.first_row));
+      }
     } else {
       WeightArena::Fill(target.packed, piece.first_row, stored);
     }
@@ -160,6 +185,14 @@ class WeightPlan::Runner {
     if (!idle_.TryPush(std::move(piece))) {
       Fail(Internal("load: more buffers than room for them"));
     }
+  }
+
+  // Nothing more is to be read or repacked. Any thread.
+  bool Ended() {
+    if (options_.cancelled != nullptr && options_.cancelled->load() && !failed_.load()) {
+      Fail(absl::CancelledError("load: cancelled"));
+    }
+    return failed_.load();
   }
 
   void Fail(const absl::Status& status) {

@@ -126,10 +126,13 @@ void LocalFleet::LearnAddresses() {
     if (process.state != Supervisor::State::kStarting) {
       continue;
     }
-    std::map<std::string, std::string> addresses =
+    const std::map<std::string, std::string> addresses =
         state_dir_.ReadAddresses(process.plan.name, process.pid);
-    if (!addresses.empty()) {
-      book_[process.plan.name] = std::move(addresses);
+    for (const auto& [what, address] : addresses) {
+      book_[process.plan.name][what] = address;
+    }
+    // A router has an admin address first, and others once its weights are loaded.
+    if (process.plan.role == "router" ? addresses.contains("grpc") : !addresses.empty()) {
       supervisor_.OnAddresses(process.plan.name);
     }
   }
@@ -152,8 +155,9 @@ void LocalFleet::RecordIfChanged() {
       .supervisor_pid = ::getpid(), .model_dir = options_.model_dir, .failure = StartFailure()};
   std::string summary = fleet.failure;
   for (const Supervisor::Process& process : supervisor_.processes()) {
-    summary += fmt::format("{} {} {};", process.plan.name, process.pid, NameOf(process.state));
     const auto addresses = book_.find(process.plan.name);
+    summary += fmt::format("{} {} {} {};", process.plan.name, process.pid, NameOf(process.state),
+                           addresses == book_.end() ? 0 : addresses->second.size());
     fleet.processes.push_back({.name = process.plan.name,
                                .role = process.plan.role,
                                .pid = process.pid,

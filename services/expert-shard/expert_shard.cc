@@ -121,6 +121,7 @@ absl::Status ExpertShard::Start() {
 }
 
 void ExpertShard::Stop(Duration /*drain*/) {
+  RequestStop();  // What loads ends, so that its thread can be joined.
   if (agent_ != nullptr) {
     agent_->Stop();
   }
@@ -150,16 +151,23 @@ absl::StatusOr<std::vector<ExpertWeights>> ExpertShard::LoadExperts(
   std::thread loader([&] {
     SetThreadName("load");
     LoadLog log(clock_, "experts");
-    const LoadOptions load{.threads = options_.threads, .observer = [&](const LoadProgress& part) {
-                             loaded_count.store(wanted - loading + loading * part.ratio());
-                             log.Note(part);
-                           }};
+    const LoadOptions load{.threads = options_.threads,
+                           .observer =
+                               [&](const LoadProgress& part) {
+                                 loaded_count.store(wanted - loading + loading * part.ratio());
+                                 log.Note(part);
+                               },
+                           .cancelled = &stop_requested()};
     Loaded loaded = checkpoint_.LoadExperts(missing, options_.weights, load);
     SY_CHECK(done.TryPush(std::move(loaded)));
   });
   std::optional<Loaded> loaded = done.PopWithTimeout(kReportInterval);
   for (; !loaded.has_value(); loaded = done.PopWithTimeout(kReportInterval)) {
     load_progress_ratio_.Set(loaded_count.load() / wanted);
+    if (newest_epoch_.load() == 0) {  // Else it goes on serving what it has.
+      health_.SetNotReady(
+          Unavailable("loading experts: {:.0f} of {}", loaded_count.load(), wanted_count));
+    }
     progress(static_cast<uint32_t>(loaded_count.load()));
   }
   loader.join();
@@ -175,6 +183,9 @@ absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& exp
     if (bank_.Find(which.layer, which.expert) == nullptr) {
       missing.push_back({.layer = which.layer, .expert = which.expert});
     }
+  }
+  if (newest_epoch_.load() == 0) {
+    health_.SetNotReady(Unavailable("loading experts: {} of epoch {}", missing.size(), epoch));
   }
   SY_ASSIGN_OR_RETURN(std::vector<ExpertWeights> loaded,
                       LoadExperts(missing, experts.size(), progress));

@@ -1,6 +1,8 @@
 #include "services/router/router.h"
 
 #include <chrono>
+#include <map>
+#include <string>
 #include <utility>
 
 #include <unistd.h>
@@ -52,10 +54,11 @@ Router::Router(RouterOptions options, Checkpoint checkpoint)
 Router::~Router() { Stop(Duration::zero()); }
 
 absl::Status Router::Start() {
-  health_.SetNotReady(Unavailable("loading weights"));
+  health_.SetNotReady(Unavailable("loading router weights"));
   // Before the weights, so that it can be watched how they come.
   SY_ASSIGN_OR_RETURN(admin_, AdminServer::Start(options_.common.admin_address, registry_, health_,
                                                  [this] { return StatusJson(); }));
+  SY_RETURN_IF_ERROR(WriteAddresses());
   SY_RETURN_IF_ERROR(LoadWeights());
   health_.SetNotReady(Unavailable("waiting for a placement"));
   SY_RETURN_IF_ERROR(StartEngine());
@@ -71,6 +74,7 @@ absl::Status Router::Start() {
 }
 
 void Router::Stop(Duration drain) {
+  RequestStop();
   draining_.store(true);
   if (service_ != nullptr) {
     health_.SetNotReady(Unavailable("draining"));
@@ -99,11 +103,15 @@ Duration Router::drain_max() const {
 
 absl::Status Router::LoadWeights() {
   LoadLog log(clock_, "router weights");
-  const LoadOptions load{.threads = options_.threads,
-                         .observer = [this, &log](const LoadProgress& progress) {
-                           load_progress_ratio_.Set(progress.ratio());
-                           log.Note(progress);
-                         }};
+  const LoadOptions load{
+      .threads = options_.threads,
+      .observer =
+          [this, &log](const LoadProgress& progress) {
+            load_progress_ratio_.Set(progress.ratio());
+            health_.SetNotReady(Unavailable("loading {}", progress.Text("router weights")));
+            log.Note(progress);
+          },
+      .cancelled = &stop_requested()};
   SY_ASSIGN_OR_RETURN(weights_, checkpoint_.LoadRouterWeights(options_.weights, load));
   load_progress_ratio_.Set(1.0);
   return absl::OkStatus();
@@ -151,8 +159,15 @@ absl::Status Router::StartServers() {
       *engine_, streams_, clock_, inference_metrics_);
   SY_ASSIGN_OR_RETURN(server_,
                       RpcServer::Start({.address = options_.grpc_address}, {service_.get()}));
-  return WriteAddressFile(options_.common.address_file, options_.common.name,
-                          {{"admin", admin_->address()}, {"grpc", server_->address()}});
+  return WriteAddresses();
+}
+
+absl::Status Router::WriteAddresses() const {
+  std::map<std::string, std::string> addresses = {{"admin", admin_->address()}};
+  if (server_ != nullptr) {
+    addresses["grpc"] = server_->address();
+  }
+  return WriteAddressFile(options_.common.address_file, options_.common.name, addresses);
 }
 
 // On the step thread, when reachability of the experts changes.

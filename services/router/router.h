@@ -45,6 +45,8 @@ class Router final : public ServiceProcess {
   absl::Status LoadWeights();
   absl::Status StartEngine();
   absl::Status StartServers();
+  // Of the servers that listen: the admin server while weights are loaded, then all.
+  absl::Status WriteAddresses() const;
   void OnReadyChanged(const absl::Status& ready);
   std::string StatusJson() const;
 

@@ -13,6 +13,7 @@
 #include "libs/base/file.h"
 #include "libs/base/rng.h"
 #include "libs/base/status.h"
+#include "libs/model/internal/list_dir.h"
 #include "libs/model/internal/widen.h"
 #include "libs/model/safetensors.h"
 #include "libs/model/testing/safetensors_writer.h"
@@ -387,13 +388,13 @@ absl::Status WriteTinyCheckpoint(const TinyCheckpointOptions& options, const std
 }
 
 absl::Status RewriteCheckpointAsBf16(const std::string& from, const std::string& to) {
-  std::error_code error;
-  for (const auto& each : std::filesystem::directory_iterator(from, error)) {
-    const std::string name = each.path().filename().string();
+  SY_ASSIGN_OR_RETURN(const std::vector<std::string> names, internal::ListDir(from));
+  for (const std::string& name : names) {
+    const std::string path = from + "/" + name;
     if (name.ends_with(".safetensors") && name.starts_with("model")) {
-      SY_RETURN_IF_ERROR(RewriteFileAsBf16(each.path().string(), to + "/" + name));
+      SY_RETURN_IF_ERROR(RewriteFileAsBf16(path, to + "/" + name));
     } else if (name == "config.json" || name == "model.safetensors.index.json") {
-      SY_ASSIGN_OR_RETURN(std::string text, ReadFile(each.path().string(), kFileBytesMax));
+      SY_ASSIGN_OR_RETURN(std::string text, ReadFile(path, kFileBytesMax));
       for (const std::string_view dtype : {"\"float32\"", "\"float16\""}) {
         if (const size_t at = text.find(dtype); at != std::string::npos) {
           text.replace(at, dtype.size(), "\"bfloat16\"");
@@ -401,9 +402,6 @@ absl::Status RewriteCheckpointAsBf16(const std::string& from, const std::string&
       }
       SY_RETURN_IF_ERROR(WriteFileAtomically(to + "/" + name, text));
     }
-  }
-  if (error) {
-    return NotFound("list {}: {}", from, error.message());
   }
   return absl::OkStatus();
 }
