@@ -70,12 +70,15 @@ format:  ## format all sources in place
 docs:  ## write docs/config.md and docs/metrics.md anew
 	python3 tools/gen_docs.py
 
+MICRO_BENCHES := wire dispatch transport scheduler prefix_tree sampler planner
+
 .PHONY: bench
-bench:  ## run the micro benchmarks
+bench:  ## run the micro benchmarks and that of a layer with DeepSeek-V3's shapes
 	cmake --preset release
-	ninja -j $(JOBS) -C build kernels_bench dispatch_bench transport_bench scheduler_bench
+	ninja -j $(JOBS) -C build $(addsuffix _bench,kernels experts $(MICRO_BENCHES))
 	build/bin/kernels_bench
-	for bench in dispatch transport scheduler; do build/bin/$${bench}_bench --benchmark_min_time=0.2; done
+	build/bin/experts_bench
+	set -e; for bench in $(MICRO_BENCHES); do build/bin/$${bench}_bench --benchmark_min_time=0.2; done
 
 .PHONY: bench-peers
 bench-peers:  ## compare with llama.cpp and ik_llama.cpp (IK_LLAMA_DIR); FLAGS="--rounds 7 --record"

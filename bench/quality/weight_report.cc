@@ -29,11 +29,8 @@ absl::StatusOr<uint64_t> ResidentBytes() {
   return pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-// Vectors count in the format of the file, which bits per weight are about; `bytes` are those of
-// the widened ones.
-WeightFormat CountedFormat(const PlannedTensor& tensor) {
-  return tensor.source.role == WeightRole::kVector ? tensor.source.format : tensor.kept;
-}
+// Bits per weight are about what a file of this choice holds; `bytes` are those in memory.
+WeightFormat CountedFormat(const PlannedTensor& tensor) { return tensor.rounded; }
 
 void Count(const std::vector<PlannedTensor>& tensors, WeightReport& report) {
   for (const PlannedTensor& tensor : tensors) {

@@ -19,6 +19,9 @@ namespace {
 constexpr std::array<int8_t, 16> kInt4Levels = {-117, -91, -71, -55, -40, -27, -15, -3,
                                                 8,    20,  32,  44,  58,  75,  96,  127};
 
+constexpr uint16_t kLargestF16 = 0x7bff;
+constexpr float kLargestScale = F16ToF32(kLargestF16);
+
 constexpr auto LevelBytes() {
   std::array<uint8_t, 16> bytes = {};
   for (size_t i = 0; i < bytes.size(); ++i) {
@@ -62,12 +65,15 @@ uint16_t QuantizeInt8Group(const float* x, uint32_t count, std::byte* codes) {
   for (uint32_t i = 0; i < count; ++i) {
     largest = std::max(largest, std::fabs(x[i]));
   }
-  const uint16_t scale_bits = F32ToF16(largest / 127.0F);
+  // Values beyond 127 x 65504 become the largest there are.
+  const uint16_t scale_bits = std::min(F32ToF16(largest / 127.0F), kLargestF16);
   const float scale = F16ToF32(scale_bits);
   const float inverse = scale > 0.0F ? 1.0F / scale : 0.0F;
   for (uint32_t i = 0; i < count; ++i) {
-    // Adding 1.5 x 2^23 rounds to the nearest integer, ties to even.
-    const float code = std::clamp(x[i] * inverse, -127.0F, 127.0F) + 12582912.0F;
+    // Adding 1.5 x 2^23 rounds to the nearest integer, ties to even. Comparing like that makes NaN
+    // a number.
+    const float limited = x[i] * inverse > -127.0F ? x[i] * inverse : -127.0F;
+    const float code = std::min(limited, 127.0F) + 12582912.0F;
     codes[i] = static_cast<std::byte>(static_cast<int32_t>(code - 12582912.0F));
   }
   return scale_bits;
@@ -93,6 +99,7 @@ class Int4Quantizer {
     }
     fitter_.scales(fit_, x_.data(), group_count_, scales_.data());
     for (float& scale : scales_) {
+      scale = std::clamp(scale, -kLargestScale, kLargestScale);
       scales.push_back(F32ToF16(scale));
       scale = F16ToF32(scales.back());
     }

@@ -89,7 +89,7 @@ absl::StatusOr<BenchOptions> ReadBenchOptions(const std::vector<std::string>& wo
                        .rounds = arguments.Number("rounds", 3, 1, 1000),
                        .explain = arguments.Flag("explain"),
                        .json = arguments.Flag("json")};
-  const std::string batches = arguments.Text("batch", "1,8,32");
+  const std::string batches = arguments.Text("batch", "1,8,32,128");
   options.up_words = {"--model", options.model_dir, "--weights", options.weights, "--port",
                       "0",       "--detach"};
   for (const char* const name : {"shards", "routers", "replicas", "threads", "micro-batches",

@@ -47,7 +47,7 @@ constexpr CommandText kTexts[] = {
   --api-keys FILE     lines "name sha256:HEX"; requests need one of the keys
   --served-name NAME  name of the model in the API; may be given again (the directory's name)
   --threads N         compute threads of each router and shard (the cores, divided among the
-                      routers, and again among the shards)
+                      routers; twice the cores, divided among the shards)
   --micro-batches N   1 or 2 (1)
   --step-tokens N     tokens per step at most
   --chunk-tokens N    tokens of one prompt chunk at most
@@ -85,7 +85,7 @@ the fleet of the state dir.
 
 Starts a fleet of its own, sends random prompts to its router, prints medians, and stops it.
 
-  --batch LIST           requests at once in the decode cases ("1,8,32")
+  --batch LIST           requests at once in the decode cases ("1,8,32,128")
   --prompt-tokens N      of each of them (16)
   --generated-tokens N   of each of them (32)
   --prefill-tokens N     prompt of the prefill case; 0 leaves it out (512)

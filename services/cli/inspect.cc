@@ -30,10 +30,12 @@ struct RoleLine {
 struct RoleKey {
   WeightRole role = WeightRole::kDense;
   WeightFormat stored = WeightFormat::kF32;
+  WeightFormat rounded = WeightFormat::kF32;
   WeightFormat kept = WeightFormat::kF32;
 
   bool operator<(const RoleKey& other) const {
-    return std::tie(role, stored, kept) < std::tie(other.role, other.stored, other.kept);
+    return std::tie(role, stored, rounded, kept) <
+           std::tie(other.role, other.stored, other.rounded, other.kept);
   }
 };
 
@@ -64,8 +66,10 @@ struct Report {
 void AddTo(const std::vector<PlannedTensor>& tensors, bool tied, Report& report) {
   for (const PlannedTensor& tensor : tensors) {
     const TensorSlice& slice = tensor.source.slice;
-    RoleLine& line = report.roles[{
-        .role = tensor.source.role, .stored = tensor.source.format, .kept = tensor.kept}];
+    RoleLine& line = report.roles[{.role = tensor.source.role,
+                                   .stored = tensor.source.format,
+                                   .rounded = tensor.rounded,
+                                   .kept = tensor.kept}];
     // A tied head has its own copy in memory but no parameters of its own.
     const bool counts = !(tied && tensor.source.role == WeightRole::kHead);
     ++line.tensor_count;
@@ -105,6 +109,12 @@ absl::StatusOr<Report> MakeReport(const Checkpoint& checkpoint, WeightChoice wei
   return report;
 }
 
+// "int8", or "int8 in bf16" for values of the one in memory of the other.
+std::string KeptName(const RoleKey& key) {
+  return key.rounded == key.kept ? std::string(NameOf(key.kept))
+                                 : fmt::format("{} in {}", NameOf(key.rounded), NameOf(key.kept));
+}
+
 double Mib(uint64_t bytes) { return static_cast<double>(bytes) / 1048576.0; }
 
 double Millions(uint64_t count) { return static_cast<double>(count) * 1e-6; }
@@ -138,10 +148,10 @@ void Print(const Report& report) {
               StoredName(spec).c_str(), Mib(report.checkpoint->total_bytes()),
               std::string(NameOf(report.weights)).c_str());
   for (const auto& [key, line] : report.roles) {
-    std::printf("    %-18s %7llu tensors %12.2f M   %-5s -> %-5s %10.1f MiB\n",
+    std::printf("    %-18s %7llu tensors %12.2f M   %-5s -> %-12s %10.1f MiB\n",
                 std::string(NameOf(key.role)).c_str(),
                 static_cast<unsigned long long>(line.tensor_count), Millions(line.parameters),
-                std::string(NameOf(key.stored)).c_str(), std::string(NameOf(key.kept)).c_str(),
+                std::string(NameOf(key.stored)).c_str(), KeptName(key).c_str(),
                 Mib(line.kept_bytes));
   }
   std::printf("  per process    router %.1f MiB, each of %u shards %.1f MiB (one replica)\n",
@@ -158,6 +168,7 @@ void PrintJson(const Report& report) {
   for (const auto& [key, line] : report.roles) {
     roles.push_back(boost::json::object{{"role", std::string(NameOf(key.role))},
                                         {"stored", std::string(NameOf(key.stored))},
+                                        {"rounded", std::string(NameOf(key.rounded))},
                                         {"kept", std::string(NameOf(key.kept))},
                                         {"tensors", line.tensor_count},
                                         {"parameters", line.parameters},

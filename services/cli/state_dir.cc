@@ -127,8 +127,10 @@ bool StateDir::IsLocked() const {
 void StateDir::RemoveLeftovers() const {
   std::error_code ignored;
   std::filesystem::remove(path_ + "/fleet.json", ignored);
-  for (const auto& entry : std::filesystem::directory_iterator(path_ + "/addresses", ignored)) {
-    std::filesystem::remove(entry.path(), ignored);
+  std::error_code error;
+  for (std::filesystem::directory_iterator each(path_ + "/addresses", error), end;
+       !error && each != end; each.increment(error)) {
+    std::filesystem::remove(each->path(), ignored);
   }
 }
 

@@ -36,7 +36,7 @@ absl::StatusOr<Vector> Multiply(const StoredSlice& source, const Vector& x) {
   for (uint32_t first = 0; first < slice.rows; first += kStep) {
     const uint32_t count = std::min(kStep, slice.rows - first);
     SY_RETURN_IF_ERROR(rows.Read(source, first, count));
-    SY_RETURN_IF_ERROR(rows.Check());
+    SY_RETURN_IF_ERROR(rows.Check(source.format));
     UnpackStored(rows.stored(), 0, count, weights.data());
     for (uint32_t r = 0; r < count; ++r) {
       for (size_t k = 0; k < slice.columns; ++k) {

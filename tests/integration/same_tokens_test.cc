@@ -335,13 +335,14 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "Bf16", .random = RandomModel::kRagged, .weights = WeightChoice::kBf16},
         Case{.name = "Int8", .random = RandomModel::kRagged, .weights = WeightChoice::kInt8},
         Case{.name = "Int4", .random = RandomModel::kRagged, .weights = WeightChoice::kInt4},
+        Case{.name = "F32AsInt8", .random = RandomModel::kF32, .weights = WeightChoice::kInt8},
         Case{.name = "Fp8", .random = RandomModel::kRaggedFp8},
         Case{.name = "Fp8Ue8m0", .random = RandomModel::kRaggedFp8Ue8m0},
         Case{.name = "Fp8AsInt4",
              .random = RandomModel::kRaggedFp8,
              .weights = WeightChoice::kInt4}),
     NameOfCase);
-// kInt4 keeps routed experts in INT4 and most else in INT8.
+// kInt4 mixes: most in INT4; embedding, kv_b_proj, dense layers and head in INT8.
 INSTANTIATE_TEST_SUITE_P(Demo, SameTokens,
                          testing::Values(Case{.name = "AsStored"},
                                          Case{.name = "Int4", .weights = WeightChoice::kInt4}),

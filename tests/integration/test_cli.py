@@ -231,6 +231,9 @@ def test_convert_writes_what_can_be_inspected_and_checked(tmp_path):
     assert (report["stored"], report["manifest"]) == ("int8", True)
     asked = json.loads(run_switchyard("inspect", DEMO_MODEL, "--weights", "int8", "--json").stdout)
     assert report["router_bytes"] == asked["router_bytes"] and report["shard_bytes"] == asked["shard_bytes"]
+    kept = [{role["role"]: (role["rounded"], role["kept"]) for role in each["roles"]} for each in (report, asked)]
+    assert kept[0] == kept[1]
+    assert kept[0]["embedding"] == ("int8", "int8") and kept[0]["attention kv_b"] == ("int8", "bf16")
     assert run_switchyard("manifest", out, "--check").returncode == DONE
     weights = next(out.glob("*.safetensors"))
     data = bytearray(weights.read_bytes())
