@@ -47,13 +47,8 @@ int64_t ModifiedNs(const struct stat& info) {
   return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
 }
 
-}  // namespace
-
-absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) {
-    return ErrnoStatus("open", path);
-  }
+absl::StatusOr<std::string> ReadAll(const Descriptor& file, const std::string& path,
+                                    size_t bytes_max) {
   std::string content;
   char chunk[65536];
   while (true) {
@@ -69,6 +64,31 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max) 
     }
     content.append(chunk, static_cast<size_t>(got));
   }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) {
+    return ErrnoStatus("open", path);
+  }
+  return ReadAll(file, path, bytes_max);
+}
+
+absl::StatusOr<std::string> ReadRegularFile(const std::string& path, size_t bytes_max) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file.get() < 0) {
+    return ErrnoStatus("open", path);
+  }
+  struct stat info = {};
+  if (::fstat(file.get(), &info) != 0) {
+    return ErrnoStatus("stat", path);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    return InvalidArgument("{}: not a regular file", path);
+  }
+  return ReadAll(file, path, bytes_max);
 }
 
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content) {

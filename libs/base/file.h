@@ -14,6 +14,10 @@ namespace switchyard {
 // The whole file. NotFound if there is none, ResourceExhausted if it is larger than `bytes_max`.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max);
 
+// The same, but refuses what is not a regular file, such as a pipe, which could let a reader wait
+// for ever.
+absl::StatusOr<std::string> ReadRegularFile(const std::string& path, size_t bytes_max);
+
 // Replaces `path` atomically (temporary file, fsync, rename).
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content);
 

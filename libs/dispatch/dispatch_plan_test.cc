@@ -174,8 +174,7 @@ TEST(DispatchPlan, CoversEachPairOnceAsTheReferenceChoosesOverRandomInputs) {
 TEST(Combine, AddsWithOneRoundingPerSlotInSlotOrderThenShared) {
   constexpr uint32_t kRows = 3;
   constexpr uint32_t kTopK = 4;
-  constexpr uint32_t kHidden =
-      53;  // Not a multiple of any vector, and more than one block of them.
+  constexpr uint32_t kHidden = 1037;  // Not a multiple of any vector; more than one block.
   Rng rng(7);
   std::vector<float> expert_rows(kRows * kTopK * kHidden);
   std::vector<float> weights(kRows * kTopK);

@@ -34,8 +34,8 @@ struct DispatcherOptions {
   Duration refused_backoff =
       std::chrono::seconds(1);  // Before a shard that was refused is tried again.
   Duration handshake_timeout = std::chrono::seconds(2);  // From connecting to an accepted Hello.
-  uint32_t shard_frames_max = 64;   // In flight to one shard; the shard's own limit counts too.
-  uint32_t send_buffers_max = 256;  // Frames encoded and not yet handed to the network.
+  uint32_t shard_frames_max = 60;   // In flight to one shard; the shard's own limit counts too.
+  uint32_t send_buffers_max = 512;  // Frames encoded and not yet handed to the network.
 };
 
 // Rows of one layer whose experts the gate has chosen. All spans live until the matching Await

@@ -338,7 +338,8 @@ bool Dispatcher::Impl::MoreFollows(const Call& call, const FragmentRef& ref) con
   const uint64_t entries = uint64_t{link.entries_in_flight} +
                            call.plan.fragments[ref.fragment].entry_count +
                            call.plan.fragments[link.outbox[1].fragment].entry_count;
-  return link.in_flight.size() + 1 < options_.shard_frames_max && entries <= link.entry_credits;
+  return link.in_flight.size() + 1 < options_.shard_frames_max && entries <= link.entry_credits &&
+         pool_.leased_count() < pool_.buffer_count_max();
 }
 
 absl::StatusOr<size_t> Dispatcher::Impl::Encode(const Call& call, const FragmentRef& ref,

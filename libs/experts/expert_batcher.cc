@@ -76,7 +76,9 @@ ExpertBatcher::AddResult ExpertBatcher::Add(PeerHandle peer, const ParsedFrame& 
     order_.push_back(header.layer);
   }
   layer.pairs += header.entry_count;
-  layer.hold_until = header.more_follows == 0 ? now : now + limits_.hold_max;
+  const Instant oldest = layer.frames.empty() ? now : layer.frames.front()->queued_at;
+  const bool may_wait = header.more_follows != 0 && queued->deadline - now > 2 * limits_.hold_max;
+  layer.hold_until = may_wait ? oldest + limits_.hold_max : oldest;
   queued_rows_ += header.entry_count;
   queued_bytes_ += queued->byte_size();
   layer.frames.push_back(std::move(queued));
@@ -85,7 +87,7 @@ ExpertBatcher::AddResult ExpertBatcher::Add(PeerHandle peer, const ParsedFrame& 
 
 // A full batch waits for nobody.
 Instant ExpertBatcher::DueAt(const LayerQueue& queue) const {
-  return queue.pairs >= limits_.batch_rows_max ? Instant::min() : queue.hold_until;
+  return queue.pairs >= limits_.batch_rows_max ? queue.frames.front()->queued_at : queue.hold_until;
 }
 
 Instant ExpertBatcher::next_due() const {

@@ -36,9 +36,9 @@ struct BatcherLimits {
   uint32_t queued_rows_max = 65536;  // (row, expert) pairs.
   size_t queued_bytes_max = 256 * 1024 * 1024;
   uint32_t batch_rows_max = 4096;  // Pairs per grouped FFN; one frame may exceed it.
-  // How long frames wait for those that follow them (FrameHeader::more_follows), so that an
-  // expert's weights are read once for all of its rows.
-  Duration hold_max = std::chrono::milliseconds(2);
+  // How long the oldest frame of a layer waits for those that follow (FrameHeader::more_follows),
+  // so that an expert's weights are read once for all of its rows.
+  Duration hold_max = std::chrono::milliseconds(5);
 };
 
 // ExpertBatcher queues frames by layer and computes those that wait together as one grouped FFN.

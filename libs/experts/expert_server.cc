@@ -125,7 +125,9 @@ class ExpertServer::Impl {
   }
 
   Duration WaitMax(Duration most) const {
-    const Instant due = batcher_.next_due();
+    const bool can_answer =
+        pool_.leased_count() < pool_.buffer_count_max();  // Else OnSendDone wakes.
+    const Instant due = can_answer ? batcher_.next_due() : Instant::max();
     return due == Instant::max() ? most : std::clamp(due - clock_.Now(), Duration(0), most);
   }
 

@@ -46,7 +46,8 @@ class ExpertServer final : public TransportHandler {
                ExpertsMetrics& metrics);
   ~ExpertServer() override;
 
-  // Computes and answers everything queued; true if there was anything. Called after Progress().
+  // Computes and answers what is queued, but for layers that wait for frames which follow; true if
+  // there was anything. Called after Progress(), and again when WaitMax() is over.
   bool RunQueued();
 
   // How long the owner may wait for messages before it calls RunQueued() again; at most `most`.

@@ -56,9 +56,8 @@ inline constexpr uint32_t kFp8Block = 128;  // Edge of the square that shares a 
 //   kInt8  per two panels: [k / 64][2 panels] blocks of [16 quads of k][16 outputs][4] u8 = code +
 //          128, then f16 scales[2 groups][16 outputs]
 //   kInt4  per two panels: [k / 64][2 panels] blocks of [2 groups][4][16 outputs][4] bytes, of
-//   which byte j of row r holds
-//          k = 4 r + j of the group in the low nibble and k = 16 + 4 r + j in the high one, then
-//          f16 scales[2 groups][16 outputs]
+//          which byte j of row r holds k = 4 r + j of the group in the low nibble and
+//          k = 16 + 4 r + j in the high one, then f16 scales[2 groups][16 outputs]
 // Two panels of kInt8 and kInt4 lie block by block beside each other because few rows read them
 // together, and memory gives one ascending stream faster than several. A last one of an odd number
 // is alone.

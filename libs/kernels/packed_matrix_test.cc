@@ -167,7 +167,6 @@ TEST(Quantize, KeepsGroupsOfOneValueAndZeros) {
   }
 }
 
-// What each instruction set makes of the same loops.
 // Callers refuse such values; whatever comes, there are codes and a scale that a reader accepts.
 TEST(Quantize, MakesFiniteScalesOfWhatIsNotFinite) {
   for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
@@ -188,6 +187,7 @@ TEST(Quantize, MakesFiniteScalesOfWhatIsNotFinite) {
   }
 }
 
+// What each instruction set makes of the same loops.
 TEST(Int4Fitter, EverySetGivesTheSameBits) {
   constexpr uint64_t kSeed = 55;
   Rng rng(kSeed);

@@ -344,7 +344,7 @@ std::vector<size_t> SplitFiles(std::span<const OutTensor> tensors, uint64_t byte
 // config.json with a quantization_config that says how the weights are stored now.
 absl::StatusOr<std::string> NewConfig(const Checkpoint& from, WeightChoice weights) {
   SY_ASSIGN_OR_RETURN(const std::string text,
-                      ReadFile(from.catalog().dir() + "/config.json", kConfigBytesMax));
+                      ReadRegularFile(from.catalog().dir() + "/config.json", kConfigBytesMax));
   const simdjson::padded_string padded(text);
   simdjson::dom::parser parser;
   simdjson::dom::object root;
@@ -381,7 +381,7 @@ absl::Status CopySmallFiles(const std::string& from, const std::string& to) {
         fs::file_size(path, ignored) > kSmallFileBytesMax) {
       continue;
     }
-    SY_ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kSmallFileBytesMax));
+    SY_ASSIGN_OR_RETURN(const std::string content, ReadRegularFile(path, kSmallFileBytesMax));
     SY_RETURN_IF_ERROR(WriteFileAtomically(fmt::format("{}/{}", to, name), content));
   }
   return absl::OkStatus();

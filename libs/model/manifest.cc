@@ -100,7 +100,7 @@ absl::StatusOr<std::optional<Manifest>> Manifest::Load(const std::string& model_
   if (!std::filesystem::exists(path, ignored)) {
     return std::optional<Manifest>();
   }
-  SY_ASSIGN_OR_RETURN(const std::string json, ReadFile(path, kManifestBytesMax));
+  SY_ASSIGN_OR_RETURN(const std::string json, ReadRegularFile(path, kManifestBytesMax));
   auto manifest = Parse(json);
   if (!manifest.ok()) {
     return Annotate(manifest.status(), path);

@@ -406,7 +406,7 @@ absl::StatusOr<ModelSpec> ModelSpec::FromConfigJson(std::string_view json) {
 
 absl::StatusOr<ModelSpec> ModelSpec::Load(const std::string& model_dir) {
   SY_ASSIGN_OR_RETURN(const std::string json,
-                      ReadFile(model_dir + "/config.json", kConfigBytesMax));
+                      ReadRegularFile(model_dir + "/config.json", kConfigBytesMax));
   auto spec = FromConfigJson(json);
   if (!spec.ok()) {
     return Annotate(spec.status(), model_dir);

@@ -14,6 +14,7 @@
 #include "libs/base/file.h"
 #include "libs/base/rng.h"
 #include "libs/base/status.h"
+#include "libs/model/model_spec.h"
 #include "libs/model/testing/safetensors_writer.h"
 #include "libs/model/testing/tiny_checkpoint.h"
 
@@ -179,6 +180,14 @@ TEST(SafetensorsFile, RefusesANamedPipeWithoutWaitingForAWriter) {
   const absl::Status refused = SafetensorsFile::Open(path).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(MessageOf(refused), HasSubstr("pipe.safetensors: not a regular file"));
+}
+
+TEST(ModelSpec, RefusesANamedPipeAsConfigWithoutWaitingForAWriter) {
+  const TempDir dir;
+  ASSERT_EQ(::mkfifo((dir.path() + "/config.json").c_str(), 0600), 0);
+  const absl::Status refused = ModelSpec::Load(dir.path()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(MessageOf(refused), HasSubstr("config.json: not a regular file"));
 }
 
 TEST(SafetensorsFile, RefusesAFileThatWasChangedOrCutSinceItWasOpened) {

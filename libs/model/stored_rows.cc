@@ -108,7 +108,7 @@ absl::Status StoredRows::Check(WeightFormat rounded) {
     return InvalidArgument("{}: tensor {} holds a value that is not finite",
                            source.values.file->path(), source.slice.name);
   }
-  if (largest > LargestFor(rounded)) {
+  if (rounded != source.format && largest > LargestFor(rounded)) {
     return InvalidArgument("{}: tensor {} holds a value of up to {:g}, too large for {}",
                            source.values.file->path(), source.slice.name, largest, NameOf(rounded));
   }

@@ -77,7 +77,7 @@ absl::StatusOr<WeightMap> ReadWeightMap(const std::string& model_dir) {
     return WeightMap();
   }
   const std::string path = fmt::format("{}/{}", model_dir, kIndexFile);
-  auto json = ReadFile(path, kIndexBytesMax);
+  auto json = ReadRegularFile(path, kIndexBytesMax);
   if (!json.ok()) {
     return Annotate(json.status(), fmt::format("{}: neither {} nor a readable {}", model_dir,
                                                kSingleFile, kIndexFile));
@@ -193,7 +193,7 @@ absl::Status TensorCatalog::Join() {
 absl::Status TensorCatalog::ComputeDigest() {
   SY_ASSIGN_OR_RETURN(const std::optional<Manifest> manifest, Manifest::Load(dir_));
   const std::string config_path = fmt::format("{}/{}", dir_, kConfigFile);
-  SY_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_path, kConfigBytesMax));
+  SY_ASSIGN_OR_RETURN(const std::string config, ReadRegularFile(config_path, kConfigBytesMax));
   if (!manifest.has_value()) {
     Sha256 hash;
     hash.AddFrame(kConfigFile, config.size());

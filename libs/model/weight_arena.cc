@@ -41,7 +41,7 @@ PackedMatrix WeightArena::Reserve(WeightFormat format, uint32_t rows, uint32_t c
 }
 
 std::byte* WeightArena::RowsOf(const PackedMatrix& place, uint32_t first_row) {
-  SY_CHECK(first_row % kPanelColumns == 0 && first_row < place.rows);
+  SY_CHECK(first_row % (2 * kPanelColumns) == 0 && first_row < place.rows);
   // Views are of constant bytes for their readers; while an arena fills them it is their writer.
   return const_cast<std::byte*>(place.data) + PackedBytes(place.format, first_row, place.columns);
 }

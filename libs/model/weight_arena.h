@@ -37,7 +37,7 @@ class WeightArena {
   // A copy of `stored` in `format`.
   PackedMatrix Add(const StoredMatrix& stored, WeightFormat format);
 
-  // Where the rows from `first_row`, a multiple of kPanelColumns, of a reserved matrix are.
+  // Where the rows from `first_row` of a reserved matrix are; a multiple of two panels.
   static std::byte* RowsOf(const PackedMatrix& place, uint32_t first_row);
 
   size_t byte_count() const { return byte_count_; }

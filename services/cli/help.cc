@@ -47,7 +47,8 @@ constexpr CommandText kTexts[] = {
   --api-keys FILE     lines "name sha256:HEX"; requests need one of the keys
   --served-name NAME  name of the model in the API; may be given again (the directory's name)
   --threads N         compute threads of each router and shard (the cores, divided among the
-                      routers; twice the cores, divided among the shards)
+                      routers; twice the cores, divided among the shards,
+                      at most all cores each)
   --micro-batches N   1 or 2 (1)
   --step-tokens N     tokens per step at most
   --chunk-tokens N    tokens of one prompt chunk at most

@@ -185,10 +185,16 @@ absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& exp
     }
   }
   if (newest_epoch_.load() == 0) {
-    health_.SetNotReady(Unavailable("loading experts: {} of epoch {}", missing.size(), epoch));
+    health_.SetNotReady(
+        Unavailable("loading experts: {} of {}", experts.size() - missing.size(), experts.size()));
   }
-  SY_ASSIGN_OR_RETURN(std::vector<ExpertWeights> loaded,
-                      LoadExperts(missing, experts.size(), progress));
+  absl::StatusOr<std::vector<ExpertWeights>> result =
+      LoadExperts(missing, experts.size(), progress);
+  if (newest_epoch_.load() == 0) {
+    health_.SetNotReady(result.ok() ? Unavailable("loaded, waiting for epoch {}", epoch)
+                                    : result.status());
+  }
+  SY_ASSIGN_OR_RETURN(std::vector<ExpertWeights> loaded, std::move(result));
   for (size_t i = 0; i < missing.size(); ++i) {
     SY_RETURN_IF_ERROR(bank_.Load(missing[i].layer, missing[i].expert,
                                   std::make_shared<const ExpertWeights>(std::move(loaded[i]))));

@@ -15,13 +15,13 @@ from processes import wait_until
 
 # Large, so that loading takes many times what a stop may take: 1.2 G weights each for routers and
 # experts, and INT4 is slow to make. The files are holes: they take no room on the disk.
-HIDDEN, DENSE_INNER, EXPERT_INNER, EXPERTS, MOE_LAYERS, VOCAB = 4096, 49152, 4096, 8, 3, 512
+HIDDEN, DENSE_INNER, EXPERT_INNER, EXPERTS, SHARED, MOE_LAYERS, VOCAB = 4096, 4096, 4096, 8, 8, 3, 512
 CONFIG = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "torch_dtype": "bfloat16",
     "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": DENSE_INNER,
     "moe_intermediate_size": EXPERT_INNER, "num_hidden_layers": 2 + MOE_LAYERS,
     "first_k_dense_replace": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-    "n_shared_experts": 1, "n_routed_experts": EXPERTS, "num_experts_per_tok": 2, "n_group": 1,
+    "n_shared_experts": SHARED, "n_routed_experts": EXPERTS, "num_experts_per_tok": 2, "n_group": 1,
     "topk_group": 1, "kv_lora_rank": 64, "q_lora_rank": 128, "qk_rope_head_dim": 64,
     "qk_nope_head_dim": 64, "v_head_dim": 64, "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0, "routed_scaling_factor": 1.0, "norm_topk_prob": True,
@@ -63,7 +63,7 @@ def tensor_shapes():
         shapes |= {
             f"{name}.mlp.gate.weight": (EXPERTS, HIDDEN),
             f"{name}.mlp.gate.e_score_correction_bias": (EXPERTS,),
-        } | ffn_shapes(f"{name}.mlp.shared_experts", EXPERT_INNER)
+        } | ffn_shapes(f"{name}.mlp.shared_experts", SHARED * EXPERT_INNER)
         for expert in range(EXPERTS):
             shapes |= ffn_shapes(f"{name}.mlp.experts.{expert}", EXPERT_INNER)
     return shapes
@@ -123,7 +123,8 @@ class Service:
         def loads():
             assert self.process.poll() is None, self.log()
             reply = admin.get("/ready")
-            assert reply.status == 503, "it has loaded too soon to be stopped"
+            too_soon = reply.status != 503 or "epoch 0" in reply.text or "no placement" in reply.text
+            assert not too_soon, f"it has loaded too soon to be stopped: {reply.text}"
             return re.search(f"loading {what}", reply.text)
 
         wait_until(loads, HEAL_SECONDS_MAX, f"it loads {what}; {self.log()}")
