@@ -19,9 +19,9 @@ struct UpOptions {
   uint32_t port = 8080;            // Of the API; 0 picks one.
   uint32_t routers = 1;
   uint32_t shards = 2;
-  uint32_t replicas = 1;  // Of each expert.
-  uint32_t cores = 1;     // That the fleet may use.
-  uint32_t threads = 0;   // Compute threads of each router and shard; 0: by the cores.
+  uint32_t replicas = 1;       // Of each expert.
+  uint32_t cores = 1;          // That the fleet may use.
+  uint32_t threads = 0;        // Compute threads of each router and shard; 0: by the cores.
   uint32_t micro_batches = 0;  // 0: the router's default; likewise below.
   uint32_t step_tokens_max = 0;
   uint32_t chunk_tokens_max = 0;
