@@ -8,7 +8,6 @@
 
 #include "libs/base/clock.h"
 #include "libs/base/file.h"
-#include "libs/base/ids.h"
 #include "libs/base/status.h"
 #include "libs/model/checkpoint.h"
 
@@ -46,17 +45,6 @@ void Count(const std::vector<PlannedTensor>& tensors, WeightReport& report) {
     share->parameters += uint64_t{tensor.source.slice.rows} * tensor.source.slice.columns;
     share->bytes += tensor.kept_bytes;
   }
-}
-
-std::vector<ExpertName> AllExperts(const ModelSpec& spec) {
-  std::vector<ExpertName> names;
-  for (uint32_t layer = spec.first_moe_layer; layer < spec.layer_count; ++layer) {
-    for (uint32_t expert = 0; expert < spec.expert_count; ++expert) {
-      names.push_back({.layer = LayerId(static_cast<uint16_t>(layer)),
-                       .expert = ExpertId(static_cast<uint16_t>(expert))});
-    }
-  }
-  return names;
 }
 
 }  // namespace

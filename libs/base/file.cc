@@ -47,8 +47,13 @@ int64_t ModifiedNs(const struct stat& info) {
   return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
 }
 
-absl::StatusOr<std::string> ReadAll(const Descriptor& file, const std::string& path,
-                                    size_t bytes_max) {
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) {
+    return ErrnoStatus("open", path);
+  }
   std::string content;
   char chunk[65536];
   while (true) {
@@ -66,29 +71,14 @@ absl::StatusOr<std::string> ReadAll(const Descriptor& file, const std::string& p
   }
 }
 
-}  // namespace
-
-absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) {
-    return ErrnoStatus("open", path);
-  }
-  return ReadAll(file, path, bytes_max);
-}
-
 absl::StatusOr<std::string> ReadRegularFile(const std::string& path, size_t bytes_max) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) {
-    return ErrnoStatus("open", path);
+  SY_ASSIGN_OR_RETURN(const InputFile file, InputFile::Open(path));
+  if (file.size() > bytes_max) {
+    return ResourceExhausted("read {}: larger than {} bytes", path, bytes_max);
   }
-  struct stat info = {};
-  if (::fstat(file.get(), &info) != 0) {
-    return ErrnoStatus("stat", path);
-  }
-  if (!S_ISREG(info.st_mode)) {
-    return InvalidArgument("{}: not a regular file", path);
-  }
-  return ReadAll(file, path, bytes_max);
+  std::string content(file.size(), '\0');
+  SY_RETURN_IF_ERROR(file.ReadAt(0, std::as_writable_bytes(std::span(content))));
+  return content;
 }
 
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content) {

@@ -237,10 +237,10 @@ void RunPhases(ComputePool& pool, std::span<const uint32_t> tile_counts, uint64_
 }
 
 void ParallelGemm(const Kernels& kernels, ComputePool& pool, const GemmArgs& args) {
-  const uint64_t weight_count = uint64_t{args.column_end - args.column_begin} * args.w.columns;
+  const uint32_t column_count = args.column_end - args.column_begin;
+  const uint64_t weight_count = uint64_t{column_count} * args.w.columns;
   const uint64_t work = ProductNs(ActivationForm::kF32, weight_count * BytesOf(args.w.dtype),
                                   weight_count * args.row_count);
-  const uint32_t column_count = args.column_end - args.column_begin;
   const uint32_t step = ColumnsPerTile(column_count, work, pool.thread_count());
   RunTiles(pool, CeilDivide(column_count, step), work,
            [&](uint32_t tile) { kernels.gemm(ColumnTile(args, tile, step)); });

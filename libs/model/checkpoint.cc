@@ -254,6 +254,17 @@ absl::StatusOr<ExpertWeights> Checkpoint::LoadExpert(LayerId layer, ExpertId exp
   return std::move(experts.front());
 }
 
+std::vector<ExpertName> AllExperts(const ModelSpec& spec) {
+  std::vector<ExpertName> names;
+  for (uint32_t layer = spec.first_moe_layer; layer < spec.layer_count; ++layer) {
+    for (uint32_t expert = 0; expert < spec.expert_count; ++expert) {
+      names.push_back({.layer = LayerId(static_cast<uint16_t>(layer)),
+                       .expert = ExpertId(static_cast<uint16_t>(expert))});
+    }
+  }
+  return names;
+}
+
 absl::StatusOr<std::vector<PlannedTensor>> Checkpoint::PlanRouter(WeightChoice choice) const {
   WeightArena arena(0, WeightArena::Mode::kCounts);
   WeightPlan plan = NewPlan(choice);
@@ -265,13 +276,9 @@ absl::StatusOr<std::vector<PlannedTensor>> Checkpoint::PlanRouter(WeightChoice c
 absl::StatusOr<std::vector<PlannedTensor>> Checkpoint::PlanExperts(WeightChoice choice) const {
   WeightArena arena(0, WeightArena::Mode::kCounts);
   WeightPlan plan = NewPlan(choice);
-  for (uint32_t layer = spec_.first_moe_layer; layer < spec_.layer_count; ++layer) {
-    for (uint32_t expert = 0; expert < spec_.expert_count; ++expert) {
-      ExpertWeights weights;
-      SY_RETURN_IF_ERROR(PlanExpert({.layer = LayerId(static_cast<uint16_t>(layer)),
-                                     .expert = ExpertId(static_cast<uint16_t>(expert))},
-                                    plan, arena, weights));
-    }
+  for (const ExpertName& name : AllExperts(spec_)) {
+    ExpertWeights weights;
+    SY_RETURN_IF_ERROR(PlanExpert(name, plan, arena, weights));
   }
   return std::vector<PlannedTensor>(plan.tensors().begin(), plan.tensors().end());
 }

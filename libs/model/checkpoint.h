@@ -58,6 +58,9 @@ struct ExpertName {
   ExpertId expert;
 };
 
+// Every routed expert of a model, by layer, then by expert. Any thread.
+std::vector<ExpertName> AllExperts(const ModelSpec& spec);
+
 // Checkpoint is an opened Hugging Face directory: config.json plus model.safetensors, or the files
 // of model.safetensors.index.json (the former wins if both are there). Routed experts may be one
 // tensor per expert and matrix, as published, or fused 3-D tensors, as transformers 5 holds them in

@@ -17,17 +17,6 @@ TinyCheckpointOptions LargeVocabulary() {
   return options;
 }
 
-std::vector<ExpertName> AllExperts(const ModelSpec& spec) {
-  std::vector<ExpertName> names;
-  for (uint32_t layer = spec.first_moe_layer; layer < spec.layer_count; ++layer) {
-    for (uint32_t expert = 0; expert < spec.expert_count; ++expert) {
-      names.push_back({.layer = LayerId(static_cast<uint16_t>(layer)),
-                       .expert = ExpertId(static_cast<uint16_t>(expert))});
-    }
-  }
-  return names;
-}
-
 class LoadCancel : public testing::TestWithParam<uint32_t> {
  protected:
   const TinyCheckpoint tiny_{LargeVocabulary()};

@@ -164,14 +164,18 @@ absl::StatusOr<std::vector<ExpertWeights>> ExpertShard::LoadExperts(
   std::optional<Loaded> loaded = done.PopWithTimeout(kReportInterval);
   for (; !loaded.has_value(); loaded = done.PopWithTimeout(kReportInterval)) {
     load_progress_ratio_.Set(loaded_count.load() / wanted);
-    if (newest_epoch_.load() == 0) {  // Else it goes on serving what it has.
-      health_.SetNotReady(
-          Unavailable("loading experts: {:.0f} of {}", loaded_count.load(), wanted_count));
-    }
+    SayWhileUnready(
+        Unavailable("loading experts: {:.0f} of {}", loaded_count.load(), wanted_count));
     progress(static_cast<uint32_t>(loaded_count.load()));
   }
   loader.join();
   return *std::move(loaded);
+}
+
+void ExpertShard::SayWhileUnready(const absl::Status& why) {
+  if (newest_epoch_.load() == 0) {
+    health_.SetNotReady(why);
+  }
 }
 
 absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
@@ -184,16 +188,12 @@ absl::Status ExpertShard::OnLoad(EpochId epoch, const std::vector<uint32_t>& exp
       missing.push_back({.layer = which.layer, .expert = which.expert});
     }
   }
-  if (newest_epoch_.load() == 0) {
-    health_.SetNotReady(
-        Unavailable("loading experts: {} of {}", experts.size() - missing.size(), experts.size()));
-  }
+  SayWhileUnready(
+      Unavailable("loading experts: {} of {}", experts.size() - missing.size(), experts.size()));
   absl::StatusOr<std::vector<ExpertWeights>> result =
       LoadExperts(missing, experts.size(), progress);
-  if (newest_epoch_.load() == 0) {
-    health_.SetNotReady(result.ok() ? Unavailable("loaded, waiting for epoch {}", epoch)
-                                    : result.status());
-  }
+  SayWhileUnready(result.ok() ? Unavailable("loaded, waiting for epoch {}", epoch)
+                              : result.status());
   SY_ASSIGN_OR_RETURN(std::vector<ExpertWeights> loaded, std::move(result));
   for (size_t i = 0; i < missing.size(); ++i) {
     SY_RETURN_IF_ERROR(bank_.Load(missing[i].layer, missing[i].expert,

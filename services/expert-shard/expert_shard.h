@@ -60,6 +60,8 @@ class ExpertShard final : public ServiceProcess, private ShardCommandHandler {
 
   absl::Status OnLoad(EpochId epoch, const std::vector<uint32_t>& experts,
                       const std::function<void(uint32_t)>& progress) override;
+  // What /ready says until the first epoch is active; then the shard serves what it has.
+  void SayWhileUnready(const absl::Status& why);
   // The experts `missing` of `wanted_count`, reporting how many of those are there.
   absl::StatusOr<std::vector<ExpertWeights>> LoadExperts(
       const std::vector<ExpertName>& missing, size_t wanted_count,
